@@ -1,0 +1,19 @@
+-- What the running service may do: append and read, never change what is recorded. Applied by the migrations, as the owner, each time
+-- they run; safe to repeat. A database administrator grants fenrun_service to the login role that the service connects as:
+--
+--   create role fenrun_app login; grant fenrun_service to fenrun_app;
+do $$
+begin
+  if not exists (select from pg_roles where rolname = 'fenrun_service') then
+    create role fenrun_service nologin;
+  end if;
+end $$;
+
+grant usage on schema fenrun, ledger, referral to fenrun_service;
+grant select, insert on fenrun.entries, fenrun.replaced_rows to fenrun_service;
+grant select, insert, update on fenrun.programs to fenrun_service;
+grant select on fenrun.migrations, fenrun.readable_entries to fenrun_service;
+-- Views are rebuilt from the log at will; only the log is for ever.
+grant select, insert, update, delete on all tables in schema ledger, referral to fenrun_service;
+grant execute on all functions in schema fenrun, ledger, referral to fenrun_service;
+revoke update, delete, truncate on fenrun.entries from fenrun_service;

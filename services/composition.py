@@ -1,0 +1,231 @@
+"""The one place where things are wired: settings become a database, a writer, services, a server."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import psycopg
+import structlog
+from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
+from fenrun.referral.v1 import referral_pb2, referral_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from services.ledger import application as ledger_application
+from services.ledger import projection as ledger_projection
+from services.ledger.application import Ledger
+from services.ledger.transport import LedgerTransport
+from services.ops.projections import Registered
+from services.ops.transport import OpsTransport, Watchers
+from services.referral import application as referral_application
+from services.referral import projection as referral_projection
+from services.referral.application import Referral
+from services.referral.transport import ReferralTransport
+from services.runtime.embedded import EmbeddedPostgres
+from services.runtime.eventlog import Connection
+from services.runtime.migrations import migrate
+from services.runtime.settings import Settings
+from services.runtime.writer import Writer
+
+log = structlog.get_logger()
+
+# The role that everything but migrations runs as; see deploy/postgres/roles.sql.
+SERVICE_ROLE = "fenrun_service"
+SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "ops": ops_pb2}
+# Orders of 10,000 lines in batches of 500 are refused by size before they exhaust memory.
+LARGEST_MESSAGE = 64 * 1024 * 1024
+MIGRATIONS = (ledger_application.SQL, referral_application.SQL)
+
+
+def now_us() -> int:
+    """The book's clock: microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def service_dsn(dsn: str) -> str:
+    """The same database, acting as the service's role, which cannot change what is recorded."""
+    options = str(conninfo_to_dict(dsn).get("options") or "")
+    return make_conninfo(dsn, options=f"{options} -c role={SERVICE_ROLE}".strip())
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """A migrated database to serve from: the one in the settings, or the embedded default while the block lasts."""
+    with contextlib.ExitStack() as closing:
+        dsn = settings.dsn or closing.enter_context(EmbeddedPostgres(settings.data_dir)).dsn
+        applied = migrate(settings.owner_dsn or dsn, MIGRATIONS)
+        if applied:
+            log.info("database.migrated", applied=applied)
+        yield dsn
+
+
+@contextlib.asynccontextmanager
+async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str]:
+    """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish."""
+    pool = AsyncConnectionPool(
+        service_dsn(dsn), min_size=1, max_size=settings.pool_size, timeout=5, open=False, kwargs={"autocommit": True}
+    )
+    await pool.open()
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncIterator[Connection]:
+        try:
+            async with pool.connection() as connection:
+                yield connection
+        except psycopg.OperationalError:
+            # The server may have gone and come back: its other connections are as dead as this one.
+            with contextlib.suppress(psycopg.Error):
+                await pool.check()
+            raise
+
+    watchers, ledger = Watchers(), Ledger()
+    writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, watchers.appended)
+    registered = (
+        Registered(ledger.read, ledger_projection.folding, ledger_projection.VIEWS),
+        Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
+    )
+    options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
+    grpc_server = grpc.aio.server(options=options)
+    ops_pb2_grpc.add_OpsServiceServicer_to_server(OpsTransport(connect, service_dsn(dsn), registered, watchers, now_us), grpc_server)
+    if settings.service != "referral":
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger), grpc_server)
+    if settings.service != "ledger":
+        referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer), grpc_server)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, grpc_server)
+    names = [
+        service.full_name
+        for key, module in SERVICES.items()
+        if key in (settings.service, "ops") or settings.service == "all"
+        for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], grpc_server)
+    host = listen.rpartition(":")[0]
+    port = grpc_server.add_insecure_port(listen)
+    await grpc_server.start()
+    for name in ["", *names]:
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield f"{host}:{port}"
+    finally:
+        await health.enter_graceful_shutdown()
+        await grpc_server.stop(settings.drain_s)
+        await writer.close()
+        await pool.close()
+
+
+class RunningServer:
+    """A server in a thread of this process, on a free port of the loopback: what the command line uses when nothing else serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not structlog.is_configured():
+            # The terminal belongs to the command that started us.
+            configure_logging("warning")
+        self._closing = contextlib.ExitStack()
+        dsn = self._closing.enter_context(database(settings))
+        started: Future[str] = Future()
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+        async def run() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            try:
+                async with server(settings, dsn, "127.0.0.1:0") as address:
+                    started.set_result(address)
+                    await self._stop.wait()
+            except BaseException as error:
+                if not started.done():
+                    started.set_exception(error)
+                raise
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(run()), name="fenrun-server", daemon=True)
+        self._thread.start()
+        try:
+            self.address = started.result()
+        except BaseException:
+            self._closing.close()
+            raise
+        self.dsn = dsn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Lets calls under way finish, then stops the server and the database that was started for it. Safe to repeat."""
+        if self._loop and self._stop and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+        self._closing.close()
+
+
+def start(settings: Settings) -> RunningServer:
+    """A server for this process alone. Call it from the main thread: the embedded database ends with the thread that started it."""
+    return RunningServer(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM. Where the embedded default is used, server.json in its directory says how to reach it."""
+    configure_logging(settings.log_level)
+    with database(settings) as dsn:
+        asyncio.run(_serve(settings, dsn))
+
+
+async def _serve(settings: Settings, dsn: str) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with server(settings, dsn, settings.listen) as address:
+        with contextlib.ExitStack() as closing:
+            if settings.dsn is None:
+                closing.enter_context(_announced(settings.data_dir / "server.json", address))
+            log.info("server.ready", address=address, service=settings.service, database="given" if settings.dsn else "embedded")
+            await stopping.wait()
+            log.info("server.stopping")
+
+
+@contextlib.contextmanager
+def _announced(path: Path, address: str) -> Iterator[None]:
+    """The file says where we serve, whole or not at all, while the block lasts."""
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps({"address": address, "pid": os.getpid()}) + "\n", encoding="utf-8")
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def configure_logging(level: str) -> None:
+    """One line per event on stderr: for people on a terminal, else JSON."""
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if sys.stderr.isatty():
+        processors.append(structlog.dev.ConsoleRenderer())
+    else:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,65 @@
+"""Integer money: exact rates and the one rounding rule. Amounts are counts of a currency's minor unit; nothing here is a float."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+PERCENT = re.compile(r"(0|[1-9][0-9]{0,2})(?:\.([0-9]{1,9}))?\s*%")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An exact decimal fraction, `numerator / denominator`, the denominator a power of ten. 2.5 % is 25/1000."""
+
+    numerator: int
+    denominator: int
+
+    @classmethod
+    def of_percent(cls, text: str) -> "Rate":
+        """The rate a plan writes as text, such as "2.5%". Raises ValueError for anything but 0 % to 100 % with at most 9 decimals."""
+        found = PERCENT.fullmatch(text)
+        if found is None:
+            raise ValueError(f'{text!r} is not a rate; write a percentage such as "10%" or "2.5%"')
+        decimals = (found[2] or "").rstrip("0")
+        rate = cls(int(found[1] + decimals), 10 ** (len(decimals) + 2))
+        if rate.numerator > rate.denominator:
+            raise ValueError(f"{text!r} is more than 100%")
+        return rate
+
+    @property
+    def decimal(self) -> str:
+        """The fraction in plain decimals: "0.025"."""
+        text = f"{Decimal(self.numerator) / Decimal(self.denominator):f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+
+    @property
+    def percent(self) -> str:
+        """As a plan writes it: "2.5%"."""
+        text = f"{Decimal(self.numerator) * 100 / Decimal(self.denominator):f}"
+        return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
+
+    def of(self, base_minor: int) -> int:
+        """This rate of an amount, in minor units, rounded half up."""
+        return half_up(self.numerator * base_minor, self.denominator)
+
+    def exactly_of(self, base_minor: int) -> str:
+        """This rate of an amount before rounding, in minor units, exact: "1790.3"."""
+        whole, rest = divmod(self.numerator * base_minor, self.denominator)
+        digits = str(rest).rjust(len(str(self.denominator)) - 1, "0").rstrip("0")
+        return f"{whole}.{digits}" if digits else str(whole)
+
+    def __lt__(self, other: "Rate") -> bool:
+        return self.numerator * other.denominator < other.numerator * self.denominator
+
+
+ZERO_RATE = Rate(0, 100)
+
+
+def half_up(numerator: int, denominator: int) -> int:
+    """`numerator / denominator` rounded to the nearest integer, halves away from zero: the rounding of commission everywhere.
+
+    The denominator is positive. Each entitlement is rounded once, from the exact product, never from an amount rounded before.
+    """
+    if numerator >= 0:
+        return (2 * numerator + denominator) // (2 * denominator)
+    return -((-2 * numerator + denominator) // (2 * denominator))

@@ -1,0 +1,1 @@
+"""The ledger service: plans, orders, what they earn, where the money stands."""

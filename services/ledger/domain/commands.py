@@ -1,0 +1,99 @@
+"""What the ledger can be asked to do. A command is a fact to be told and when it happened; `ReleaseDue` finds its facts itself."""
+
+from dataclasses import dataclass
+
+from services.ledger.domain.facts import (
+    AdjustmentPosted,
+    HoldLifted,
+    HoldPlaced,
+    OrderCompleted,
+    OrderPaid,
+    OrderRefunded,
+    PayoutFailed,
+    PayoutPaid,
+    PayoutRequested,
+    PlanPublished,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOrder:
+    fact: OrderPaid
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteOrder:
+    fact: OrderCompleted
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOrder:
+    fact: OrderRefunded
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDue:
+    """Everything due at or before `occurred_us`, at most `limit` dues."""
+
+    occurred_us: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceHold:
+    fact: HoldPlaced
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiftHold:
+    fact: HoldLifted
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPayout:
+    fact: PayoutRequested
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmPayout:
+    fact: PayoutPaid
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailPayout:
+    fact: PayoutFailed
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostAdjustment:
+    fact: AdjustmentPosted
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    fact: PlanPublished
+    occurred_us: int
+
+
+Command = (
+    RecordOrder
+    | CompleteOrder
+    | RefundOrder
+    | ReleaseDue
+    | PlaceHold
+    | LiftHold
+    | RequestPayout
+    | ConfirmPayout
+    | FailPayout
+    | PostAdjustment
+    | PublishPlan
+)

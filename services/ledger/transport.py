@@ -1,0 +1,374 @@
+"""LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from fenrun.ledger.v1 import ledger_pb2 as pb
+from fenrun.ledger.v1 import ledger_pb2_grpc
+from fenrun.log.v1 import log_pb2
+from fenrun.type.v1 import type_pb2
+
+from services.kernel.decider import Entry
+from services.kernel.refusals import Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
+from services.kernel.times import to_text
+from services.ledger import codec, explaining, views
+from services.ledger.application import Ledger
+from services.ledger.domain import commands as c
+from services.ledger.domain import facts as f
+from services.ledger.domain.plan import PlanVersion, canonical, parse
+from services.runtime import eventlog, tokens
+from services.runtime.serving import (
+    Context,
+    actor,
+    bidirectional,
+    check_fresh,
+    moment,
+    page_size,
+    receipt,
+    status_of,
+    unary,
+    validate,
+    within,
+)
+from services.runtime.writer import Connect, Outcome, Writer
+
+LARGEST_ADJUSTMENT = 10**15
+Told = TypeVar("Told")
+
+
+class PlanLoader(yaml.SafeLoader):
+    """YAML without surprises: a key written twice is refused, and times stay the text they are written as."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise PlanInvalid("document", f"key {key!r} is not text")
+            if key in seen:
+                raise PlanInvalid(key, "is written twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+PlanLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_document(text: str) -> Any:
+    """A plan document's YAML as plain values. Raises PlanInvalid."""
+    try:
+        return yaml.load(text, PlanLoader)  # PlanLoader is a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise PlanInvalid("document", f"is not YAML: {problem}") from None
+
+
+class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
+    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger) -> None:
+        self._connect = connect
+        self._writer = writer
+        self._ledger = ledger
+
+    # ------------------------------------------------------------ orders
+
+    @unary
+    async def RecordOrder(self, request: pb.RecordOrderRequest, context: Context) -> pb.RecordOrderResponse:
+        outcome = await self._writer.submit(request.program_id, record_order(request.order, "order."), actor(context))
+        return pb.RecordOrderResponse(recorded=recorded_order(outcome))
+
+    @unary
+    async def RecordOrders(self, request: pb.RecordOrdersRequest, context: Context) -> pb.RecordOrdersResponse:
+        return pb.RecordOrdersResponse(results=await self._record(request.program_id, request.orders, actor(context)))
+
+    @bidirectional
+    async def StreamOrders(self, request: pb.StreamOrdersRequest, context: Context) -> pb.StreamOrdersResponse:
+        return pb.StreamOrdersResponse(results=await self._record(request.program_id, request.orders, actor(context)))
+
+    async def _record(self, program_id: str, orders: Iterable[pb.Order], who: str) -> list[pb.OrderResult]:
+        answers = await self._each(program_id, orders, record_order, who)
+        return [
+            pb.OrderResult(error=status_of(answer)) if isinstance(answer, Refusal) else pb.OrderResult(recorded=recorded_order(answer))
+            for answer in answers
+        ]
+
+    async def _each(self, program_id: str, told: Iterable[Told], command_of: Callable[[Told], Any], who: str) -> list[Outcome | Refusal]:
+        """Submits what is well formed, in order, and answers each for itself."""
+        answers: list[Outcome | Refusal | None] = []
+        commands = []
+        for one in told:
+            try:
+                commands.append(command_of(one))
+                answers.append(None)
+            except Refusal as refusal:
+                answers.append(refusal)
+        submitted = iter(await self._writer.submit_all(program_id, commands, who))
+        return [answer if answer is not None else next(submitted) for answer in answers]
+
+    @unary
+    async def CompleteOrder(self, request: pb.CompleteOrderRequest, context: Context) -> pb.CompleteOrderResponse:
+        outcome = await self._writer.submit(request.program_id, complete_order(request.completion, "completion."), actor(context))
+        return pb.CompleteOrderResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+    @unary
+    async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderResponse:
+        outcome = await self._writer.submit(request.program_id, refund_order(request.refund, "refund."), actor(context))
+        return pb.RefundOrderResponse(recorded=recorded_refund(outcome))
+
+    @unary
+    async def FollowUpOrders(self, request: pb.FollowUpOrdersRequest, context: Context) -> pb.FollowUpOrdersResponse:
+        answers = await self._each(request.program_id, request.follow_ups, follow_up, actor(context))
+        results = []
+        for answer in answers:
+            if isinstance(answer, Refusal):
+                results.append(pb.FollowUpResult(error=status_of(answer)))
+            elif isinstance(answer.entries[0].fact, f.OrderCompleted):
+                results.append(pb.FollowUpResult(completed=receipt(answer, answer.entries[0])))
+            else:
+                results.append(pb.FollowUpResult(refunded=recorded_refund(answer)))
+        return pb.FollowUpOrdersResponse(results=results)
+
+    @unary
+    async def ReleaseDue(self, request: pb.ReleaseDueRequest, context: Context) -> pb.ReleaseDueResponse:
+        limit = request.max_orders or 500
+        as_of = moment("as_of", request.as_of)
+        async with self._connect() as connection:
+            currency = (await eventlog.head(connection, request.program_id)).currency
+        outcome = await self._writer.submit(request.program_id, c.ReleaseDue(as_of, limit), actor(context))
+        dues = [due for entry in outcome.entries for due in entry.decision.due]
+        return pb.ReleaseDueResponse(
+            orders_released=len(outcome.entries),
+            amount=type_pb2.Money(minor_units=-sum(due.amount_minor for due in dues), currency=currency),
+            more=len(dues) == limit,
+            consistency_token=tokens.make(request.program_id, outcome.position),
+        )
+
+    # ------------------------------------------------------------ holds, payouts, adjustments
+
+    @unary
+    async def PlaceHold(self, request: pb.PlaceHoldRequest, context: Context) -> pb.PlaceHoldResponse:
+        fact = f.HoldPlaced(request.hold_id, request.member_id, request.order_id, request.reason)
+        command = c.PlaceHold(fact, moment("placed_at", request.placed_at))
+        return pb.PlaceHoldResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def LiftHold(self, request: pb.LiftHoldRequest, context: Context) -> pb.LiftHoldResponse:
+        command = c.LiftHold(f.HoldLifted(request.hold_id, request.reason), moment("lifted_at", request.lifted_at))
+        return pb.LiftHoldResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def RequestPayout(self, request: pb.RequestPayoutRequest, context: Context) -> pb.RequestPayoutResponse:
+        fact = f.PayoutRequested(request.payout_id, request.member_id, request.amount.minor_units, request.amount.currency)
+        command = c.RequestPayout(fact, moment("requested_at", request.requested_at))
+        return pb.RequestPayoutResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def ConfirmPayout(self, request: pb.ConfirmPayoutRequest, context: Context) -> pb.ConfirmPayoutResponse:
+        command = c.ConfirmPayout(f.PayoutPaid(request.payout_id, request.reference), moment("paid_at", request.paid_at))
+        return pb.ConfirmPayoutResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def FailPayout(self, request: pb.FailPayoutRequest, context: Context) -> pb.FailPayoutResponse:
+        command = c.FailPayout(f.PayoutFailed(request.payout_id, request.reason), moment("failed_at", request.failed_at))
+        return pb.FailPayoutResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def PostAdjustment(self, request: pb.PostAdjustmentRequest, context: Context) -> pb.PostAdjustmentResponse:
+        amount = request.amount.minor_units
+        if abs(amount) > LARGEST_ADJUSTMENT:
+            raise Malformed("amount", f"amount is beyond {LARGEST_ADJUSTMENT} minor units")
+        fact = f.AdjustmentPosted(
+            request.adjustment_id,
+            request.member_id,
+            f.AdjustmentKind(request.kind),
+            amount,
+            request.amount.currency,
+            request.reason,
+            request.requested_by,
+            request.approved_by,
+        )
+        command = c.PostAdjustment(fact, moment("posted_at", request.posted_at))
+        return pb.PostAdjustmentResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    async def _receipt(self, program_id: str, command: c.Command, context: Context) -> type_pb2.Receipt:
+        outcome = await self._writer.submit(program_id, command, actor(context))
+        return receipt(outcome, outcome.entries[0])
+
+    # ------------------------------------------------------------ plans
+
+    @unary
+    async def PublishPlan(self, request: pb.PublishPlanRequest, context: Context) -> pb.PublishPlanResponse:
+        document = read_document(request.document)
+        plan = parse(document)
+        published_us = moment("published_at", request.published_at)
+        from_us = published_us if plan.effective_from_us is None else plan.effective_from_us
+        if plan.effective_until_us is not None and plan.effective_until_us <= from_us:
+            raise PlanInvalid("effective.until", f"{to_text(plan.effective_until_us)} is not after the plan begins, {to_text(from_us)}")
+        fact = f.PlanPublished(plan.plan_id, plan.version, canonical(document), from_us, plan.effective_until_us)
+        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us), actor(context))
+        entry = outcome.entries[0]
+        return pb.PublishPlanResponse(
+            receipt=receipt(outcome, entry), plan_id=plan.plan_id, version=plan.version, content_hash=entry.decision.content_hash
+        )
+
+    @unary
+    async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
+        async with self._connect() as connection:
+            await eventlog.head(connection, request.program_id)
+            version = _chosen(await self._ledger.plans(connection, request.program_id), request)
+            [stored] = await eventlog.at(connection, request.program_id, [version.position])
+        return pb.GetPlanResponse(
+            plan=log_pb2.PlanPublished.FromString(stored.fact), position=version.position, content_hash=version.content_hash
+        )
+
+    # ------------------------------------------------------------ reads
+
+    @unary
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            plans = await self._ledger.plans(connection, request.program_id)
+            return await views.order(connection, request.program_id, request.order_id, plans)
+
+    @unary
+    async def GetBalance(self, request: pb.GetBalanceRequest, context: Context) -> pb.GetBalanceResponse:
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            now = await eventlog.head(connection, request.program_id)
+            match request.WhichOneof("as_of"):
+                case "position":
+                    position = within(request.position, now.position)
+                case "recorded_at":
+                    position = await eventlog.position_at(connection, request.program_id, moment("recorded_at", request.recorded_at))
+                case _:
+                    position = now.position
+            found = await views.balance(connection, request.program_id, request.member_id, now.currency, position)
+        return pb.GetBalanceResponse(balance=found, as_of_position=position)
+
+    @unary
+    async def ListPostings(self, request: pb.ListPostingsRequest, context: Context) -> pb.ListPostingsResponse:
+        after = 0
+        if request.page_token:
+            [_, _, after] = _page(request.page_token, "postings", request.member_id, int)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            await views.require_member(connection, request.program_id, request.member_id)
+            found, last = await views.postings(connection, request.program_id, request.member_id, after, page_size(request.page_size))
+        token = tokens.make("postings", request.member_id, last) if last else ""
+        return pb.ListPostingsResponse(postings=found, next_page_token=token)
+
+    @unary
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        async with self._connect() as connection:
+            await eventlog.head(connection, request.program_id)
+            plans = await self._ledger.plans(connection, request.program_id)
+            return await explaining.explain(connection, request.program_id, request.posting_id, plans)
+
+    @unary
+    async def TrialBalance(self, request: pb.TrialBalanceRequest, context: Context) -> pb.TrialBalanceResponse:
+        async with self._connect() as connection, eventlog.snapshot(connection):
+            position = await check_fresh(connection, request.program_id, request.consistency)
+            now = await eventlog.head(connection, request.program_id)
+            accounts = await views.trial_balance(connection, request.program_id, now.currency)
+        return pb.TrialBalanceResponse(accounts=accounts, position=position)
+
+    @unary
+    async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
+        after = ""
+        if request.page_token:
+            [_, _, after] = _page(request.page_token, "balances", "", str)
+        limit = page_size(request.page_size)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            now = await eventlog.head(connection, request.program_id)
+            found = await views.balances(connection, request.program_id, now.currency, after, limit)
+        token = tokens.make("balances", "", found[-1].member_id) if len(found) == limit else ""
+        return pb.ListBalancesResponse(balances=found, next_page_token=token)
+
+
+def _page(token: str, call: str, about: str, kind: type) -> Any:
+    found = tokens.parts(token, "page_token", (str, str, kind))
+    if found[:2] != (call, about):
+        raise TokenInvalid("page_token")
+    return found
+
+
+def _chosen(plans: Sequence[PlanVersion], request: pb.GetPlanRequest) -> PlanVersion:
+    match request.WhichOneof("which"):
+        case "position":
+            found = next((version for version in plans if version.position == request.position), None)
+            problem = f"no plan version was published at position {request.position}"
+        case "in_force_at":
+            at_us = moment("in_force_at", request.in_force_at)
+            found = next((version for version in reversed(plans) if version.in_force(at_us)), None)
+            problem = str(NoPlanInForce(to_text(at_us)))
+        case _:
+            plan_id = request.latest_of_plan_id
+            found = next((version for version in reversed(plans) if plan_id in ("", version.plan.plan_id)), None)
+            problem = f"no plan {plan_id!r} was published" if plan_id else "no plan was published"
+    if found is None:
+        raise PlanUnknown(problem, request.latest_of_plan_id)
+    return found
+
+
+# ---------------------------------------------------------------- requests to commands
+
+
+def record_order(order: pb.Order, prefix: str = "") -> c.RecordOrder:
+    if not prefix:
+        validate(order)
+    fact = f.OrderPaid(order.order_id, order.member_id, order.currency, codec.lines_of(order.lines))  # type: ignore[arg-type]
+    return c.RecordOrder(fact, moment(f"{prefix}paid_at", order.paid_at))
+
+
+def complete_order(completion: pb.Completion, prefix: str = "") -> c.CompleteOrder:
+    return c.CompleteOrder(f.OrderCompleted(completion.order_id), moment(f"{prefix}completed_at", completion.completed_at))
+
+
+def refund_order(refund: pb.Refund, prefix: str = "") -> c.RefundOrder:
+    fact = f.OrderRefunded(refund.refund_id, refund.order_id, codec.refund_lines_of(refund.lines))  # type: ignore[arg-type]
+    return c.RefundOrder(fact, moment(f"{prefix}refunded_at", refund.refunded_at))
+
+
+def follow_up(told: pb.FollowUp) -> c.CompleteOrder | c.RefundOrder:
+    validate(told)
+    if told.WhichOneof("follow_up") == "completion":
+        return complete_order(told.completion)
+    return refund_order(told.refund)
+
+
+# ---------------------------------------------------------------- outcomes to replies
+
+
+def recorded_order(outcome: Outcome) -> pb.RecordedOrder:
+    entry = outcome.entries[0]
+    asset = entry.fact.currency
+    lock = entry.decision.binding_locked
+    breakage = sum(p.amount_minor for p in entry.decision.postings if p.account is f.Account.BREAKAGE)
+    return pb.RecordedOrder(
+        receipt=receipt(outcome, entry),
+        earnings=_earnings(entry, 1),
+        breakage=type_pb2.Money(minor_units=breakage, currency=asset),
+        binding_locked=log_pb2.BindingLocked(member_id=lock[0], referrer_id=lock[1], touch_position=lock[2]) if lock else None,
+    )
+
+
+def recorded_refund(outcome: Outcome) -> pb.RecordedRefund:
+    return pb.RecordedRefund(receipt=receipt(outcome, outcome.entries[0]), reversed=_earnings(outcome.entries[0], -1))
+
+
+def _earnings(entry: Entry, sign: int) -> list[pb.Earning]:
+    """What the members' postings come to, each times `sign`."""
+    sums: dict[tuple[str, str], int] = {}
+    for posting in entry.decision.postings:
+        if posting.member_id:
+            key = (posting.member_id, posting.asset)
+            sums[key] = sums.get(key, 0) + posting.amount_minor
+    return [
+        pb.Earning(member_id=member_id, amount=type_pb2.Money(minor_units=sign * amount, currency=asset))
+        for (member_id, asset), amount in sums.items()
+        if amount
+    ]

@@ -1,0 +1,184 @@
+"""OpsService over gRPC: programs, the raw log, projections."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+from fenrun.log.v1 import log_pb2
+from fenrun.ops.v1 import ops_pb2 as pb
+from fenrun.ops.v1 import ops_pb2_grpc
+
+from services.kernel.decider import Draft
+from services.kernel.refusals import IdReused, TokenInvalid
+from services.ops import projections
+from services.ops.projections import Registered, Result, Sync
+from services.runtime import eventlog, tokens
+from services.runtime.eventlog import Connection
+from services.runtime.serving import Context, actor, check_fresh, page_size, streaming, unary, within
+from services.runtime.stored import entry_message, timestamp
+from services.runtime.writer import Connect
+
+WATCH_CHUNK = 500
+# Appends of other processes are found by looking; our own wake the watchers at once.
+WATCH_POLL_S = 0.2
+T = TypeVar("T")
+
+
+class Watchers:
+    """Wakes those who watch a program when this process appended to it."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+
+    def appended(self, program_id: str) -> None:
+        for event in self._events.get(program_id, ()):
+            event.set()
+
+    def join(self, program_id: str) -> asyncio.Event:
+        event = asyncio.Event()
+        self._events.setdefault(program_id, set()).add(event)
+        return event
+
+    def leave(self, program_id: str, event: asyncio.Event) -> None:
+        events = self._events.get(program_id, set())
+        events.discard(event)
+        if not events:
+            self._events.pop(program_id, None)
+
+
+class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
+    def __init__(self, connect: Connect, dsn: str, registered: Sequence[Registered], watchers: Watchers, now_us: Callable[[], int]) -> None:
+        self._connect = connect
+        self._dsn = dsn
+        self._registered = registered
+        self._watchers = watchers
+        self._now_us = now_us
+
+    @unary
+    async def CreateProgram(self, request: pb.CreateProgramRequest, context: Context) -> pb.CreateProgramResponse:
+        now_us = self._now_us()
+        fact = log_pb2.ProgramCreated(currency=request.currency).SerializeToString(deterministic=True)
+        draft = Draft(f"program/{request.program_id}", None, None, now_us)
+        before = eventlog.beginning(request.program_id, request.currency)
+        first = eventlog.store(before, draft, 1, ("program.created.v1", fact, b""), actor(context), now_us)
+        async with self._connect() as connection:
+            created = await eventlog.create_program(connection, first, request.currency)
+            [stored] = await eventlog.at(connection, request.program_id, [1])
+        recorded = log_pb2.ProgramCreated.FromString(stored.fact)
+        if recorded.currency != request.currency:
+            raise IdReused(f"program {request.program_id!r}", 1, "currency", recorded.currency, request.currency)
+        response = pb.CreateProgramResponse()
+        response.receipt.program_id = stored.program_id
+        response.receipt.position = 1
+        response.receipt.recorded_at.CopyFrom(timestamp(stored.recorded_us))
+        response.receipt.entry_hash = stored.hash
+        response.receipt.already_recorded = not created
+        response.receipt.consistency_token = tokens.make(stored.program_id, 1)
+        return response
+
+    @unary
+    async def GetProgram(self, request: pb.GetProgramRequest, context: Context) -> pb.GetProgramResponse:
+        async with self._connect() as connection:
+            head = await eventlog.head(connection, request.program_id)
+        return pb.GetProgramResponse(
+            program_id=head.program_id,
+            currency=head.currency,
+            head_position=head.position,
+            head_hash=head.hash,
+            consistency_token=tokens.make(head.program_id, head.position),
+        )
+
+    @unary
+    async def ReadEntries(self, request: pb.ReadEntriesRequest, context: Context) -> pb.ReadEntriesResponse:
+        after, limit = request.after_position, page_size(request.page_size)
+        if request.page_token:
+            call, stream, last = tokens.parts(request.page_token, "page_token", (str, str, int))
+            if (call, stream) != ("entries", request.stream):
+                raise TokenInvalid("page_token")
+            after = int(last)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            messages = await self._messages(connection, request.program_id, after, limit, request.stream)
+        token = tokens.make("entries", request.stream, messages[-1].position) if len(messages) == limit else ""
+        return pb.ReadEntriesResponse(entries=messages, next_page_token=token)
+
+    async def _messages(self, connection: Connection, program_id: str, after: int, limit: int, stream: str = "") -> list[log_pb2.Entry]:
+        found = await eventlog.read(connection, program_id, after, limit, stream)
+        hashes = {stored.position: stored.hash for stored in found}
+        before = [stored.position - 1 for stored in found if stored.position > 1 and stored.position - 1 not in hashes]
+        if before:
+            hashes |= {stored.position: stored.hash for stored in await eventlog.at(connection, program_id, before)}
+        return [entry_message(stored, hashes.get(stored.position - 1, bytes(32))) for stored in found]
+
+    @streaming
+    async def WatchEntries(self, request: pb.WatchEntriesRequest, context: Context) -> AsyncIterator[pb.WatchEntriesResponse]:
+        after = request.after_position
+        async with self._connect() as connection:
+            within(after, (await eventlog.head(connection, request.program_id)).position)
+        news = self._watchers.join(request.program_id)
+        try:
+            while True:
+                news.clear()
+                async with self._connect() as connection:
+                    messages = await self._messages(connection, request.program_id, after, WATCH_CHUNK)
+                if messages:
+                    after = messages[-1].position
+                    yield pb.WatchEntriesResponse(entries=messages)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), WATCH_POLL_S)
+        finally:
+            self._watchers.leave(request.program_id, news)
+
+    @unary
+    async def ListProjections(self, request: pb.ListProjectionsRequest, context: Context) -> pb.ListProjectionsResponse:
+        async with self._connect() as connection:
+            position = (await eventlog.head(connection, request.program_id)).position
+        counts = await self._in_thread(lambda sync: projections.row_counts(sync, request.program_id, self._registered))
+        return pb.ListProjectionsResponse(
+            projections=[pb.Projection(name=name, inline=True, position=position, rows=rows) for name, rows in counts.items()]
+        )
+
+    @streaming
+    async def VerifyProjections(
+        self, request: pb.VerifyProjectionsRequest, context: Context
+    ) -> AsyncIterator[pb.VerifyProjectionsResponse]:
+        loop = asyncio.get_running_loop()
+        steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+        def work(sync: Sync) -> list[Result]:
+            def progress(position: int, head: int) -> None:
+                loop.call_soon_threadsafe(steps.put_nowait, (position, head))
+
+            return projections.verify(sync, request.program_id, self._registered, request.projections, progress)
+
+        task = asyncio.ensure_future(self._in_thread(work))
+        task.add_done_callback(lambda _: steps.put_nowait(None))
+        while step := await steps.get():
+            yield pb.VerifyProjectionsResponse(progress=pb.VerificationProgress(position=step[0], head_position=step[1]))
+        for result in await task:
+            yield pb.VerifyProjectionsResponse(
+                result=pb.VerificationResult(
+                    projection=result.projection,
+                    position=result.position,
+                    equal=result.equal,
+                    rows=result.rows,
+                    differences=result.differences,
+                )
+            )
+
+    @unary
+    async def RebuildProjection(self, request: pb.RebuildProjectionRequest, context: Context) -> pb.RebuildProjectionResponse:
+        position, rows, replaced = await self._in_thread(
+            lambda sync: projections.rebuild(sync, request.program_id, self._registered, request.projection)
+        )
+        return pb.RebuildProjectionResponse(position=position, rows=rows, rows_replaced=replaced)
+
+    async def _in_thread(self, work: Callable[[Sync], T]) -> T:
+        def run() -> T:
+            with psycopg.connect(self._dsn, autocommit=True) as connection:
+                return work(connection)
+
+        return await asyncio.to_thread(run)

@@ -1,0 +1,1 @@
+"""The referral service: who brought whom, for life, and who stands in which tier."""

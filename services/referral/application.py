@@ -1,0 +1,120 @@
+"""Referral as the writer sees it: what to load for a batch of commands, and the domain's decide and evolve on that."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.kernel.decider import Answer, Draft, Entry
+from services.referral import codec
+from services.referral.domain.decide import Command, CorrectBinding, EnrollMember, RecordTouch, UpgradeMember, decide
+from services.referral.domain.facts import EvidenceKind, PlanPublished
+from services.referral.domain.roster import Member, Roster, evolve
+from services.referral.projection import ReferralChanges
+from services.runtime import eventlog
+from services.runtime.eventlog import Connection, Head, array
+from services.runtime.stored import Stored
+
+SQL = Path(__file__).resolve().parent / "sql"
+MEMBER_COLUMNS = "member_id, enrolled_us, tier, tier_position, locked, referrer_id, binding_position, touch_position"
+# Plan versions kept parsed; beyond it the oldest go.
+PLANS_KEPT = 10_000
+
+
+class Referral:
+    """Implements `runtime.writer.Participant`."""
+
+    name = "referral"
+    handles: frozenset[type] = frozenset(Command.__args__)
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, int], PlanPublished] = {}
+
+    def alone(self, command: Command) -> bool:
+        return False
+
+    def decide(self, state: Roster, command: Command) -> Answer:
+        return decide(state, command)
+
+    def evolve(self, state: Roster, entry: Entry) -> None:
+        evolve(state, entry)
+        state.versions[entry.stream] = entry.stream_version
+
+    def next_version(self, state: Roster, stream: str) -> int:
+        return state.versions.get(stream, 0) + 1
+
+    def write(self, draft: Draft) -> tuple[str, bytes, bytes]:
+        return codec.write(draft)
+
+    def read(self, stored: Stored) -> Entry:
+        return codec.read(stored)
+
+    def changes(self) -> ReferralChanges:
+        return ReferralChanges()
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Command]) -> Roster:
+        """The roster as far as these commands look."""
+        program_id = head.program_id
+        roster = Roster(complete=False, position=head.position)
+        positions = await eventlog.plan_positions(connection, program_id)
+        missing = [position for position in positions if (program_id, position) not in self._plans]
+        if missing:
+            for stored in await eventlog.at(connection, program_id, missing):
+                self._plans[(program_id, stored.position)] = codec.read(stored).fact
+        roster.plans = [self._plans[(program_id, position)] for position in positions]
+        while len(self._plans) > PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        facts: list[str] = []
+        members: set[str] = set()
+        # Members whose whole path is needed, to see that no circle closes.
+        paths: set[str] = set()
+        streams: set[str] = set()
+        orders: set[str] = set()
+        for command in commands:
+            fact = command.fact
+            streams.add(f"member/{fact.member_id}")
+            members.add(fact.member_id)
+            match command:
+                case EnrollMember():
+                    roster.facts[f"member/{fact.member_id}"] = None
+                    if command.fact.referrer_id:
+                        members.add(command.fact.referrer_id)
+                case RecordTouch():
+                    facts.append(f"touch/{command.fact.touch_id}")
+                    paths.add(command.fact.referrer_id)
+                case UpgradeMember():
+                    facts.append(f"upgrade/{command.fact.upgrade_id}")
+                    if command.fact.evidence.kind is EvidenceKind.PAID_ORDER and command.fact.evidence.order_id:
+                        orders.add(command.fact.evidence.order_id)
+                case CorrectBinding():
+                    facts.append(f"correction/{command.fact.correction_id}")
+                    if command.fact.referrer_id:
+                        paths.add(command.fact.referrer_id)
+        if paths:
+            # Members named elsewhere in the batch may come to stand on a path, and then so does all above them.
+            paths |= members
+        roster.members = dict.fromkeys(members | paths)
+        roster.members.update(await self._members(connection, program_id, list(members | paths), whole_paths=bool(paths)))
+        roster.versions = await eventlog.versions(connection, program_id, [*streams, *(f"order/{order_id}" for order_id in orders)])
+        roster.orders = {order_id: f"order/{order_id}" in roster.versions for order_id in orders}
+        if facts:
+            roster.facts.update(dict.fromkeys(facts))
+            for stored in await eventlog.facts(connection, program_id, facts):
+                roster.facts[stored.fact_id or ""] = codec.read(stored)
+        enrolled = [name for name in roster.facts if name.startswith("member/") and name in roster.versions]
+        if enrolled:
+            for stored in await eventlog.firsts(connection, program_id, enrolled):
+                roster.facts[stored.stream] = codec.read(stored)
+        return roster
+
+    async def _members(self, connection: Connection, program_id: str, members: list[str], whole_paths: bool) -> dict[str, Member]:
+        """These members, and everybody above them by the current referrer where whole paths are asked for."""
+        select = f"select {MEMBER_COLUMNS} from referral.members where program_id = %s and member_id = any(%s::text[])"
+        parameters: list[object] = [program_id, array(members)]
+        if whole_paths:
+            above = ", ".join("m." + name for name in MEMBER_COLUMNS.split(", "))
+            select = (
+                f"with recursive path as ({select} union select {above} from path p"
+                f" join referral.members m on m.program_id = %s and m.member_id = p.referrer_id) select {MEMBER_COLUMNS} from path"
+            )
+            parameters.append(program_id)
+        cursor = await connection.execute(select.encode(), parameters)
+        return {row[0]: Member(*row[1:]) for row in await cursor.fetchall()}

@@ -1,0 +1,128 @@
+"""Stored names and bytes of what referral writes, and what it reads of the rest of the log. A name is chosen once and never reused."""
+
+import json
+
+from fenrun.log.v1 import log_pb2 as pb
+
+from services.referral.domain import facts as f
+from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds
+
+
+def _upgraded(fact: f.MemberUpgraded) -> pb.MemberUpgraded:
+    kind, order_id, note = fact.evidence
+    evidence = pb.Evidence(kind=kind.value, order_id=order_id, note=note)  # type: ignore[arg-type]  # same numbers
+    return pb.MemberUpgraded(upgrade_id=fact.upgrade_id, member_id=fact.member_id, tier=fact.tier, evidence=evidence)
+
+
+def lock_message(lock: f.BindingLock | None) -> pb.BindingLocked | None:
+    if lock is None:
+        return None
+    return pb.BindingLocked(member_id=lock.member_id, referrer_id=lock.referrer_id, touch_position=lock.touch_position)
+
+
+def _corrected(fact: f.BindingCorrected) -> pb.BindingCorrected:
+    return pb.BindingCorrected(
+        correction_id=fact.correction_id,
+        member_id=fact.member_id,
+        referrer_id=fact.referrer_id,
+        reason=fact.reason,
+        requested_by=fact.requested_by,
+        approved_by=fact.approved_by,
+    )
+
+
+write = Writing(
+    [
+        Kind(
+            "member.enrolled.v1",
+            f.MemberEnrolled,
+            lambda fact: pb.MemberEnrolled(member_id=fact.member_id, referrer_id=fact.referrer_id),
+            None,
+        ),
+        Kind(
+            "member.touched.v1",
+            f.MemberTouched,
+            lambda fact: pb.MemberTouched(
+                touch_id=fact.touch_id, member_id=fact.member_id, referrer_id=fact.referrer_id, channel=fact.channel
+            ),
+            lambda d: pb.MemberTouchedDecision(counts=d.counts),
+        ),
+        Kind(
+            "member.upgraded.v1",
+            f.MemberUpgraded,
+            _upgraded,
+            lambda d: pb.MemberUpgradedDecision(previous_tier=d.previous_tier, binding_locked=lock_message(d.binding_locked)),
+        ),
+        Kind(
+            "member.binding_corrected.v1",
+            f.BindingCorrected,
+            _corrected,
+            lambda d: pb.BindingCorrectedDecision(previous_referrer_id=d.previous_referrer_id),
+        ),
+    ]
+)
+
+
+def _read_lock(lock: pb.BindingLocked) -> f.BindingLock:
+    return f.BindingLock(lock.member_id, lock.referrer_id, lock.touch_position)
+
+
+def _read_enrolled(fact: bytes, _: bytes) -> tuple[f.MemberEnrolled, None]:
+    told = pb.MemberEnrolled.FromString(fact)
+    return f.MemberEnrolled(told.member_id, told.referrer_id), None
+
+
+def _read_touched(fact: bytes, decision: bytes) -> tuple[f.MemberTouched, f.TouchDecision]:
+    told = pb.MemberTouched.FromString(fact)
+    counts = pb.MemberTouchedDecision.FromString(decision).counts
+    return f.MemberTouched(told.touch_id, told.member_id, told.referrer_id, told.channel), f.TouchDecision(counts)
+
+
+def evidence_of(evidence: pb.Evidence) -> f.Evidence:
+    return f.Evidence(f.EvidenceKind(evidence.kind), evidence.order_id, evidence.note)
+
+
+def _read_upgraded(fact: bytes, decision: bytes) -> tuple[f.MemberUpgraded, f.UpgradeDecision]:
+    told, decided = pb.MemberUpgraded.FromString(fact), pb.MemberUpgradedDecision.FromString(decision)
+    lock = _read_lock(decided.binding_locked) if decided.HasField("binding_locked") else None
+    upgraded = f.MemberUpgraded(told.upgrade_id, told.member_id, told.tier, evidence_of(told.evidence))
+    return upgraded, f.UpgradeDecision(decided.previous_tier, lock)
+
+
+def _read_corrected(fact: bytes, decision: bytes) -> tuple[f.BindingCorrected, f.CorrectionDecision]:
+    told = pb.BindingCorrected.FromString(fact)
+    corrected = f.BindingCorrected(told.correction_id, told.member_id, told.referrer_id, told.reason, told.requested_by, told.approved_by)
+    return corrected, f.CorrectionDecision(pb.BindingCorrectedDecision.FromString(decision).previous_referrer_id)
+
+
+def _read_plan(fact: bytes, _: bytes) -> tuple[f.PlanPublished, None]:
+    told = pb.PlanPublished.FromString(fact)
+    document = json.loads(told.document)
+    until = microseconds(told.effective_until) if told.HasField("effective_until") else None
+    first = document.get("binding", {}).get("touch") == "first"
+    return f.PlanPublished(tuple(document.get("tiers", ())), first, microseconds(told.effective_from), until), None
+
+
+def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderLocked | None, None]:
+    decided = pb.OrderPaidDecision.FromString(decision)
+    if not decided.HasField("binding_locked"):
+        return None, None
+    return f.OrderLocked(pb.OrderPaid.FromString(fact).order_id, _read_lock(decided.binding_locked)), None
+
+
+def _read_refunded(fact: bytes, decision: bytes) -> tuple[f.BindingReleased | None, None]:
+    member_id = pb.OrderRefundedDecision.FromString(decision).binding_released_member_id
+    return (f.BindingReleased(pb.OrderRefunded.FromString(fact).order_id, member_id) if member_id else None), None
+
+
+READERS: dict[str, Reader] = {
+    "plan.published.v1": _read_plan,
+    "member.enrolled.v1": _read_enrolled,
+    "member.touched.v1": _read_touched,
+    "member.upgraded.v1": _read_upgraded,
+    "member.binding_corrected.v1": _read_corrected,
+    "order.paid.v1": _read_paid,
+    "order.refunded.v1": _read_refunded,
+}
+
+read = Reading(READERS)

@@ -1,0 +1,1 @@
+"""The referral rules, pure: facts in `facts`, the state in `roster`, the deciding in `decide`."""

@@ -1,0 +1,149 @@
+"""Enrolment, touches, upgrades, corrections. SCHEMES: the lifetime lock; tiers carry evidence."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from services.kernel.decider import Answer, Draft, repeated
+from services.kernel.refusals import (
+    ApproverIsRequester,
+    BindingCycle,
+    BindingNotLocked,
+    MemberUnknown,
+    NoPlanInForce,
+    OrderUnknown,
+    SelfBinding,
+    TierUnknown,
+)
+from services.kernel.times import to_text
+from services.referral.domain.facts import (
+    BindingCorrected,
+    BindingLock,
+    CorrectionDecision,
+    EvidenceKind,
+    MemberEnrolled,
+    MemberTouched,
+    MemberUpgraded,
+    TouchDecision,
+    UpgradeDecision,
+)
+from services.referral.domain.roster import Roster
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollMember:
+    fact: MemberEnrolled
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTouch:
+    fact: MemberTouched
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeMember:
+    fact: MemberUpgraded
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectBinding:
+    fact: BindingCorrected
+    occurred_us: int
+
+
+Command = EnrollMember | RecordTouch | UpgradeMember | CorrectBinding
+
+
+def decide(roster: Roster, command: Command) -> Answer:
+    """Drafts of entries, or the entry that told the same fact before. Raises a Refusal, or NotLoaded when the roster is partial."""
+    match command:
+        case EnrollMember():
+            return enroll(roster, command)
+        case RecordTouch():
+            return touch(roster, command)
+        case UpgradeMember():
+            return upgrade(roster, command)
+        case CorrectBinding():
+            return correct(roster, command)
+    assert_never(command)
+
+
+def enroll(roster: Roster, command: EnrollMember) -> Answer:
+    """A new member; whoever is named as referrer counts as the first touch."""
+    fact = command.fact
+    fact_id = f"member/{fact.member_id}"
+    again = repeated(roster.fact(fact_id), f"member {fact.member_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    if fact.referrer_id == fact.member_id:
+        raise SelfBinding(fact.member_id)
+    if fact.referrer_id and roster.member(fact.referrer_id) is None:
+        raise MemberUnknown(fact.referrer_id, "referrer_id")
+    return [Draft(fact_id, fact, None, command.occurred_us)]
+
+
+def touch(roster: Roster, command: RecordTouch) -> Answer:
+    """Somebody's link was followed. It pays nobody; a lock falls to the touch that counts."""
+    fact = command.fact
+    fact_id = f"touch/{fact.touch_id}"
+    again = repeated(roster.fact(fact_id), f"touch {fact.touch_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    member = roster.member(fact.member_id)
+    if member is None:
+        raise MemberUnknown(fact.member_id)
+    if fact.referrer_id == fact.member_id:
+        raise SelfBinding(fact.member_id)
+    if roster.member(fact.referrer_id) is None:
+        raise MemberUnknown(fact.referrer_id, "referrer_id")
+    counts = not member.locked and not (roster.first_touch_counts and member.referrer_id)
+    if counts and roster.stands_above(fact.member_id, of=fact.referrer_id):
+        raise BindingCycle(fact.member_id, fact.referrer_id)
+    return [Draft(f"member/{fact.member_id}", fact, TouchDecision(counts), command.occurred_us, fact_id)]
+
+
+def upgrade(roster: Roster, command: UpgradeMember) -> Answer:
+    """A tier with its evidence. The first upgrade locks the binding, as a first paid order would."""
+    fact = command.fact
+    fact_id = f"upgrade/{fact.upgrade_id}"
+    again = repeated(roster.fact(fact_id), f"upgrade {fact.upgrade_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    member = roster.member(fact.member_id)
+    if member is None:
+        raise MemberUnknown(fact.member_id)
+    plan = roster.plan_in_force(command.occurred_us)
+    if plan is None:
+        raise NoPlanInForce(to_text(command.occurred_us))
+    if fact.tier not in plan.tiers:
+        raise TierUnknown(fact.tier, plan.tiers)
+    evidence = fact.evidence
+    if evidence.kind is EvidenceKind.PAID_ORDER and evidence.order_id and not roster.order_recorded(evidence.order_id):
+        raise OrderUnknown(evidence.order_id)
+    lock = None if member.locked else BindingLock(fact.member_id, member.referrer_id, member.touch_position)
+    return [Draft(f"member/{fact.member_id}", fact, UpgradeDecision(member.tier, lock), command.occurred_us, fact_id)]
+
+
+def correct(roster: Roster, command: CorrectBinding) -> Answer:
+    """The only way to move a locked binding: a reason, one who asks, another who approves. It counts for later orders only."""
+    fact = command.fact
+    fact_id = f"correction/{fact.correction_id}"
+    again = repeated(roster.fact(fact_id), f"correction {fact.correction_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    member = roster.member(fact.member_id)
+    if member is None:
+        raise MemberUnknown(fact.member_id)
+    if fact.requested_by == fact.approved_by:
+        raise ApproverIsRequester(fact.requested_by)
+    if not member.locked:
+        raise BindingNotLocked(fact.member_id)
+    if fact.referrer_id == fact.member_id:
+        raise SelfBinding(fact.member_id)
+    if fact.referrer_id and roster.member(fact.referrer_id) is None:
+        raise MemberUnknown(fact.referrer_id, "referrer_id")
+    if fact.referrer_id and roster.stands_above(fact.member_id, of=fact.referrer_id):
+        raise BindingCycle(fact.member_id, fact.referrer_id)
+    return [Draft(f"member/{fact.member_id}", fact, CorrectionDecision(member.referrer_id), command.occurred_us, fact_id)]

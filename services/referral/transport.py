@@ -1,0 +1,104 @@
+"""ReferralService over gRPC: requests become commands, outcomes become replies. No rule of binding lives here."""
+
+from fenrun.referral.v1 import referral_pb2 as pb
+from fenrun.referral.v1 import referral_pb2_grpc
+
+from services.kernel.refusals import TokenInvalid
+from services.referral import codec, views
+from services.referral.domain import facts as f
+from services.referral.domain.decide import CorrectBinding, EnrollMember, RecordTouch, UpgradeMember
+from services.runtime import tokens
+from services.runtime.serving import Context, actor, check_fresh, moment, page_size, receipt, unary
+from services.runtime.writer import Connect, Writer
+
+HIGHEST_UPLINE = 100
+
+
+class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
+    def __init__(self, connect: Connect, writer: Writer) -> None:
+        self._connect = connect
+        self._writer = writer
+
+    @unary
+    async def EnrollMember(self, request: pb.EnrollMemberRequest, context: Context) -> pb.EnrollMemberResponse:
+        command = EnrollMember(f.MemberEnrolled(request.member_id, request.referrer_id), moment("enrolled_at", request.enrolled_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        return pb.EnrollMemberResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+    @unary
+    async def RecordTouch(self, request: pb.RecordTouchRequest, context: Context) -> pb.RecordTouchResponse:
+        fact = f.MemberTouched(request.touch_id, request.member_id, request.referrer_id, request.channel)
+        command = RecordTouch(fact, moment("touched_at", request.touched_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        [entry] = outcome.entries
+        return pb.RecordTouchResponse(receipt=receipt(outcome, entry), counts=entry.decision.counts)
+
+    @unary
+    async def UpgradeMember(self, request: pb.UpgradeMemberRequest, context: Context) -> pb.UpgradeMemberResponse:
+        fact = f.MemberUpgraded(request.upgrade_id, request.member_id, request.tier, codec.evidence_of(request.evidence))
+        command = UpgradeMember(fact, moment("upgraded_at", request.upgraded_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        [entry] = outcome.entries
+        return pb.UpgradeMemberResponse(
+            receipt=receipt(outcome, entry),
+            previous_tier=entry.decision.previous_tier,
+            binding_locked=codec.lock_message(entry.decision.binding_locked),
+        )
+
+    @unary
+    async def CorrectBinding(self, request: pb.CorrectBindingRequest, context: Context) -> pb.CorrectBindingResponse:
+        fact = f.BindingCorrected(
+            request.correction_id,
+            request.member_id,
+            request.new_referrer_id,
+            request.reason,
+            request.requested_by,
+            request.approved_by,
+        )
+        command = CorrectBinding(fact, moment("corrected_at", request.corrected_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        [entry] = outcome.entries
+        return pb.CorrectBindingResponse(receipt=receipt(outcome, entry), previous_referrer_id=entry.decision.previous_referrer_id)
+
+    @unary
+    async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            return await views.member(connection, request.program_id, request.member_id)
+
+    @unary
+    async def GetUpline(self, request: pb.GetUplineRequest, context: Context) -> pb.GetUplineResponse:
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            members, more = await views.upline(connection, request.program_id, request.member_id, request.max_depth or HIGHEST_UPLINE)
+        return pb.GetUplineResponse(members=members, more=more)
+
+    @unary
+    async def ListDownline(self, request: pb.ListDownlineRequest, context: Context) -> pb.ListDownlineResponse:
+        depth, limit = request.max_depth or 1, page_size(request.page_size)
+        about = f"{request.member_id}:{depth}"
+        after = (0, "")
+        if request.page_token:
+            call, of, level, last = tokens.parts(request.page_token, "page_token", (str, str, int, str))
+            if (call, of) != ("downline", about):
+                raise TokenInvalid("page_token")
+            after = (int(level), str(last))
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            found = await views.downline(connection, request.program_id, request.member_id, depth, after, limit)
+        token = tokens.make("downline", about, found[-1].depth, found[-1].member.member_id) if len(found) == limit else ""
+        return pb.ListDownlineResponse(members=found, next_page_token=token)
+
+    @unary
+    async def ListBindingHistory(self, request: pb.ListBindingHistoryRequest, context: Context) -> pb.ListBindingHistoryResponse:
+        after, limit = 0, page_size(request.page_size)
+        if request.page_token:
+            call, of, last = tokens.parts(request.page_token, "page_token", (str, str, int))
+            if (call, of) != ("history", request.member_id):
+                raise TokenInvalid("page_token")
+            after = int(last)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            events = await views.history(connection, request.program_id, request.member_id, after, limit)
+        token = tokens.make("history", request.member_id, events[-1].position) if len(events) == limit else ""
+        return pb.ListBindingHistoryResponse(events=events, next_page_token=token)

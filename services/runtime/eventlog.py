@@ -1,0 +1,245 @@
+"""The event log in PostgreSQL: reading entries, and the one append that writes them and every inline view in one round trip."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+from psycopg import AsyncConnection
+
+from services.kernel.chain import GENESIS, entry_hash
+from services.kernel.decider import Draft, Entry
+from services.kernel.refusals import ProgramUnknown
+from services.runtime.stored import Stored
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+COLUMNS = "program_id, position, stream, stream_version, type, fact_id, occurred_us, recorded_us, actor, fact, decision, hash"
+
+
+class HeadMoved(Exception):
+    """Somebody else appended since the decision was taken: catch up and decide again."""
+
+
+class Head(NamedTuple):
+    """Where a program's log stands."""
+
+    program_id: str
+    currency: str
+    position: int
+    hash: bytes
+    recorded_us: int
+
+
+class Fold(NamedTuple):
+    """One call that folds a batch into an inline view: `ledger.fold_due` and its arguments after (base, program)."""
+
+    function: str
+    arguments: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+class Changes(Protocol):
+    """What a batch changes in one service's inline views."""
+
+    def add(self, entry: Entry) -> None:
+        """Takes in one entry of the batch."""
+        ...
+
+    def folds(self) -> list[Fold]:
+        """The calls that write it all; empty where nothing changed."""
+        ...
+
+
+def array(values: Iterable[int | str | bool | None]) -> str:
+    """A PostgreSQL array as a text literal: 1.8 times faster in whole appends than adapting a list value by value."""
+    return "{" + ",".join([_element(value) for value in values]) + "}"
+
+
+def _element(value: int | str | bool | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+async def head(connection: Connection, program_id: str, lock: bool = False) -> Head:
+    """The head row; with `lock` nobody else appends until the transaction ends. Raises ProgramUnknown."""
+    statement = "select program_id, currency, head_position, head_hash, head_recorded_us from fenrun.programs where program_id = %s"
+    cursor = await connection.execute(statement + (" for update" if lock else ""), [program_id])
+    row = await cursor.fetchone()
+    if row is None:
+        raise ProgramUnknown(program_id)
+    return Head(*row)
+
+
+async def create_program(connection: Connection, first: Stored, currency: str) -> bool:
+    """Opens a program's log with its first entry. False, and nothing written, when the program is there already."""
+    async with connection.transaction():
+        cursor = await connection.execute(
+            "insert into fenrun.programs values (%s, %s, 1, %s, %s) on conflict do nothing",
+            [first.program_id, currency, first.hash, first.recorded_us],
+        )
+        if cursor.rowcount == 0:
+            return False
+        await connection.execute(f"insert into fenrun.entries ({COLUMNS}) values ({', '.join(['%s'] * len(first))})".encode(), first)
+        return True
+
+
+async def streams(connection: Connection, program_id: str, names: Sequence[str]) -> list[Stored]:
+    """Every entry of the streams named, in order of position."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and stream = any(%s::text[]) order by position".encode(),
+        [program_id, array(names)],
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
+async def versions(connection: Connection, program_id: str, names: Sequence[str]) -> dict[str, int]:
+    """{stream: last version} for the streams named that exist."""
+    cursor = await connection.execute(
+        "select n.stream, v.stream_version from unnest(%s::text[]) as n(stream) cross join lateral (select stream_version"
+        " from fenrun.entries e where e.program_id = %s and e.stream = n.stream order by stream_version desc limit 1) v",
+        [array(names), program_id],
+    )
+    return dict(await cursor.fetchall())
+
+
+async def firsts(connection: Connection, program_id: str, names: Sequence[str]) -> list[Stored]:
+    """The first entry of each stream named that exists."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and stream = any(%s::text[]) and stream_version = 1".encode(),
+        [program_id, array(names)],
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
+async def facts(connection: Connection, program_id: str, fact_ids: Sequence[str]) -> list[Stored]:
+    """Entries by the id that lets their fact count once."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and fact_id = any(%s::text[])".encode(),
+        [program_id, array(fact_ids)],
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
+async def plan_positions(connection: Connection, program_id: str) -> list[int]:
+    """Where the program's plan versions stand in the log, oldest first. '0' is the character after '/'."""
+    cursor = await connection.execute(
+        "select position from fenrun.entries where program_id = %s and stream >= 'plan/' and stream < 'plan0' order by position",
+        [program_id],
+    )
+    return [position for (position,) in await cursor.fetchall()]
+
+
+async def read(connection: Connection, program_id: str, after: int, limit: int, stream: str = "") -> list[Stored]:
+    """Up to `limit` entries after a position, of one stream or of all."""
+    only = "and stream = %s" if stream else "and %s = ''"
+    cursor = await connection.execute(
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s {only} order by position limit %s".encode(),
+        [program_id, after, stream, limit],
+        binary=True,
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
+async def at(connection: Connection, program_id: str, positions: Sequence[int]) -> list[Stored]:
+    """The entries at these positions, in order of position."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and position = any(%s::bigint[]) order by position".encode(),
+        [program_id, array(positions)],
+        binary=True,
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
+async def position_at(connection: Connection, program_id: str, recorded_us: int) -> int:
+    """The last position recorded at or before a time; 0 before the first."""
+    cursor = await connection.execute("select fenrun.position_at(%s, %s)", [program_id, recorded_us])
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@contextlib.asynccontextmanager
+async def snapshot(connection: Connection) -> AsyncIterator[None]:
+    """Everything read inside is as of one moment."""
+    async with connection.transaction():
+        await connection.execute("set transaction isolation level repeatable read read only")
+        yield
+
+
+def store(before: Head, draft: Draft, stream_version: int, written: tuple[str, bytes, bytes], actor: str, now_us: int) -> Stored:
+    """The row a draft becomes after `before`: numbered, dated (strictly later than the entry before it) and chained."""
+    type_name, fact, decision = written
+    position, recorded_us = before.position + 1, max(now_us, before.recorded_us + 1)
+    hashed = entry_hash(
+        before.hash,
+        before.program_id,
+        position,
+        draft.stream,
+        stream_version,
+        type_name,
+        draft.occurred_us,
+        recorded_us,
+        actor,
+        fact,
+        decision,
+    )
+    return Stored(
+        before.program_id,
+        position,
+        draft.stream,
+        stream_version,
+        type_name,
+        draft.fact_id,
+        draft.occurred_us,
+        recorded_us,
+        actor,
+        fact,
+        decision,
+        hashed,
+    )
+
+
+def beginning(program_id: str, currency: str) -> Head:
+    """The head of a log before its first entry."""
+    return Head(program_id, currency, 0, GENESIS, 0)
+
+
+async def append(connection: Connection, expected: Head, entries: Sequence[Stored], changes: Iterable[Changes]) -> None:
+    """Appends entries and folds every inline view, in one statement and so one transaction. Raises HeadMoved, and then wrote nothing."""
+    calls, values, last = [], [], entries[-1]
+    for change in changes:
+        for fold in change.folds():
+            arguments = "".join(f", %s::{type_name}[]" for type_name in fold.types)
+            calls.append(f", {fold.function}(h.base, %s::text{arguments})")
+            values += [expected.program_id, *fold.arguments]
+    parameters: list[Any] = [
+        *values,
+        expected.program_id,
+        expected.position,
+        last.hash,
+        last.recorded_us,
+        array([e.stream for e in entries]),
+        array([e.stream_version for e in entries]),
+        array([e.type for e in entries]),
+        array([e.fact_id or "" for e in entries]),
+        array([e.occurred_us for e in entries]),
+        array([e.recorded_us for e in entries]),
+        array([e.actor for e in entries]),
+        [e.fact for e in entries],
+        [e.decision for e in entries],
+        [e.hash for e in entries],
+    ]
+    statement = (
+        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %s, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[],"
+        " %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]) as h(base)"
+    )
+    try:
+        await connection.execute(statement.encode(), parameters)
+    except psycopg.Error as error:
+        if error.sqlstate == "FR001":
+            raise HeadMoved from None
+        raise

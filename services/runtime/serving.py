@@ -1,0 +1,249 @@
+"""What every rpc does around its own work: validate, time, answer refusals in one table's terms, log one line."""
+
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import protovalidate
+import structlog
+from fenrun.type.v1 import type_pb2
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+
+from services.kernel.decider import Entry
+from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHead, Refusal, TokenInvalid
+from services.runtime import tokens
+from services.runtime.eventlog import Connection, head
+from services.runtime.stored import microseconds, timestamp
+from services.runtime.writer import Outcome
+
+log = structlog.get_logger()
+DOMAIN = "fenrun"
+
+# The one table from reasons to status codes.
+INVALID, MISSING, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
+CODES = {
+    "MALFORMED": INVALID,
+    "PROGRAM_UNKNOWN": MISSING,
+    "ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
+    "MEMBER_UNKNOWN": MISSING,
+    "SELF_BINDING": PRECONDITION,
+    "BINDING_CYCLE": grpc.StatusCode.ABORTED,
+    "BINDING_NOT_LOCKED": PRECONDITION,
+    "APPROVER_IS_REQUESTER": PRECONDITION,
+    "TIER_UNKNOWN": PRECONDITION,
+    "NO_PLAN_IN_FORCE": PRECONDITION,
+    "PLAN_UNKNOWN": MISSING,
+    "PLAN_INVALID": INVALID,
+    "PLAN_VERSION_OUT_OF_ORDER": PRECONDITION,
+    "ORDER_UNKNOWN": MISSING,
+    "LINE_UNKNOWN": PRECONDITION,
+    "REFUND_EXCEEDS_PAID": PRECONDITION,
+    "CURRENCY_MISMATCH": PRECONDITION,
+    "PAYOUT_EXCEEDS_AVAILABLE": PRECONDITION,
+    "PAYOUT_UNKNOWN": MISSING,
+    "PAYOUT_CLOSED": PRECONDITION,
+    "WRITE_OFF_EXCEEDS_DEBT": PRECONDITION,
+    "HOLD_UNKNOWN": MISSING,
+    "POSTING_UNKNOWN": MISSING,
+    "PROJECTION_UNKNOWN": MISSING,
+    "TOKEN_INVALID": INVALID,
+    "NOT_FRESH_ENOUGH": grpc.StatusCode.UNAVAILABLE,
+    "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "POSITION_BEYOND_HEAD": grpc.StatusCode.OUT_OF_RANGE,
+    "DATED_TOO_EARLY": PRECONDITION,
+}
+
+_validator = protovalidate.Validator()
+
+Request = TypeVar("Request", bound=Message, contravariant=True)
+Response = TypeVar("Response", covariant=True)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Violations(Malformed):
+    """Several fields of one request are malformed: (field path, description) each."""
+
+    def __init__(self, violations: list[tuple[str, str]]) -> None:
+        super().__init__(violations[0][0], "; ".join(f"{field}: {problem}" for field, problem in violations))
+        self.violations = violations
+
+
+def validate(message: Message, prefix: str = "") -> None:
+    """Checks a message against the rules its .proto states. Raises Violations."""
+    found = _validator.collect_violations(message)
+    if found:
+        raise Violations([(prefix + _path(violation), violation.proto.message) for violation in found])
+
+
+def _path(violation: protovalidate.Violation) -> str:
+    text = ""
+    for element in violation.proto.field.elements if violation.proto.field else ():
+        text += f".{element.field_name}" if text else element.field_name
+        subscript = getattr(element, "subscript", None)
+        if subscript is not None and getattr(subscript, "field", "") == "index":
+            text += f"[{subscript.value}]"
+    return text or "request"
+
+
+def moment(field: str, value: Timestamp) -> int:
+    """A time from a request in microseconds. Raises Malformed for what a microsecond or the calendar cannot hold."""
+    if value.nanos % 1000:
+        raise Malformed(field, f"{field} has {value.nanos} nanoseconds; times are taken to the microsecond")
+    if not -62_135_596_800 <= value.seconds <= 253_402_300_799 or not 0 <= value.nanos < 1_000_000_000:
+        raise Malformed(field, f"{field} is not between the years 1 and 9999")
+    return microseconds(value)
+
+
+def status_of(refusal: Refusal) -> status_pb2.Status:
+    """The refusal as google.rpc.Status: one ErrorInfo, and BadRequest for malformed input."""
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata)
+    details = [_any(info)]
+    if isinstance(refusal, Malformed):
+        listed = refusal.violations if isinstance(refusal, Violations) else [(refusal.field, str(refusal))]
+        bad = error_details_pb2.BadRequest(
+            field_violations=[error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in listed]
+        )
+        details.append(_any(bad))
+    return status_pb2.Status(code=CODES[refusal.reason].value[0], message=str(refusal), details=details)
+
+
+def _any(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+async def abort(context: Context, refusal: Refusal) -> None:
+    """Ends the call with a refusal's status and details."""
+    status = status_of(refusal)
+    await context.abort(CODES[refusal.reason], status.message, (("grpc-status-details-bin", status.SerializeToString()),))
+
+
+def unary(method: Callable[[Any, Request, Context], Awaitable[Response]]) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """Wraps an rpc that takes one message and gives one: it only has to do its work or raise a Refusal."""
+
+    @functools.wraps(method)
+    async def call(service: Any, request: Request, context: Context) -> Response:
+        began = time.perf_counter_ns()
+        outcome = "OK"
+        try:
+            validate(request)
+            return await method(service, request, context)
+        except Refusal as refusal:
+            outcome = refusal.reason
+            await abort(context, refusal)
+            raise AssertionError("abort always raises") from None
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            outcome = "INTERNAL"
+            log.exception("rpc.failed", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)
+            await context.abort(grpc.StatusCode.INTERNAL, "an internal error; it has been logged")
+            raise AssertionError("abort always raises") from None
+        finally:
+            _line(method.__name__, request, outcome, began)
+
+    return call
+
+
+def bidirectional(
+    method: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, AsyncIterator[Request], Context], AsyncIterator[Response]]:
+    """Wraps an rpc in which each message of the caller gets one answer, in order; the first that fails ends the stream."""
+    answer = unary(method)
+
+    @functools.wraps(method)
+    async def call(service: Any, requests: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:
+        async for request in requests:
+            yield await answer(service, request, context)
+
+    return call
+
+
+def streaming(
+    method: Callable[[Any, Request, Context], AsyncIterator[Response]],
+) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
+    """Wraps an rpc that takes one message and gives many."""
+
+    @functools.wraps(method)
+    async def call(service: Any, request: Request, context: Context) -> AsyncIterator[Response]:
+        began = time.perf_counter_ns()
+        outcome = "OK"
+        try:
+            validate(request)
+            async for response in method(service, request, context):
+                yield response
+        except Refusal as refusal:
+            outcome = refusal.reason
+            await abort(context, refusal)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            outcome = "INTERNAL"
+            log.exception("rpc.failed", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)
+            await context.abort(grpc.StatusCode.INTERNAL, "an internal error; it has been logged")
+        finally:
+            _line(method.__name__, request, outcome, began)
+
+    return call
+
+
+def _line(rpc: str, request: Message, outcome: str, began_ns: int) -> None:
+    elapsed_us = (time.perf_counter_ns() - began_ns) // 1000
+    log.debug("rpc.done", rpc=rpc, program_id=getattr(request, "program_id", ""), outcome=outcome, elapsed_us=elapsed_us)
+
+
+def actor(context: Context) -> str:
+    """Who calls, as the `fenrun-actor` metadata says; "anonymous" when it does not."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "fenrun-actor":
+            text = value.decode() if isinstance(value, bytes) else value
+            if len(text) > 100 or not text.isprintable():
+                raise Malformed("metadata fenrun-actor", "fenrun-actor must be at most 100 printable characters")
+            return text
+    return "anonymous"
+
+
+def receipt(outcome: Outcome, entry: Entry) -> type_pb2.Receipt:
+    """The receipt of one entry of an outcome."""
+    return type_pb2.Receipt(
+        program_id=outcome.program_id,
+        position=entry.position,
+        recorded_at=timestamp(entry.recorded_us),
+        entry_hash=entry.hash,
+        already_recorded=outcome.repeated,
+        consistency_token=tokens.make(outcome.program_id, entry.position),
+    )
+
+
+async def check_fresh(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> int:
+    """The head position, when it is as fresh as asked. Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
+
+    Views are changed in the transaction of the log and read from the same server, so the head is all there is to check.
+    """
+    now = await head(connection, program_id)
+    if consistency.WhichOneof("requirement") == "at_least_as_fresh":
+        token_program, position = tokens.parts(consistency.at_least_as_fresh, "consistency.at_least_as_fresh", (str, int))
+        assert isinstance(position, int)
+        if token_program != program_id:
+            raise TokenInvalid("consistency.at_least_as_fresh")
+        if position > now.position:
+            raise NotFreshEnough(position, now.position)
+    return now.position
+
+
+def within(position: int, head_position: int) -> int:
+    """A position asked for, if the log reaches it. Raises PositionBeyondHead."""
+    if position > head_position:
+        raise PositionBeyondHead(position, head_position)
+    return position
+
+
+def page_size(asked: int) -> int:
+    """Rows on a page: what was asked for, 100 when nothing was."""
+    return asked or 100

@@ -1,0 +1,39 @@
+"""Settings, from the environment (FENRUN_…) or given by the command line."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_data_dir() -> Path:
+    """$XDG_DATA_HOME/fenrun, else ~/.local/share/fenrun."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "fenrun"
+
+
+class Settings(BaseSettings):
+    """Everything a server can be told. FENRUN_DSN, FENRUN_DATA_DIR, FENRUN_LISTEN, …"""
+
+    model_config = SettingsConfigDict(env_prefix="FENRUN_", extra="ignore")
+
+    # PostgreSQL conninfo or URL. None: the embedded default in data_dir.
+    dsn: str | None = None
+    # Conninfo of the owner of the schema, who migrates. None: the same as dsn.
+    owner_dsn: str | None = None
+    data_dir: Path = default_data_dir()
+    # HOST:PORT. Other than loopback only when asked for by name; port 0 lets the system choose.
+    listen: str = "127.0.0.1:50051"
+    service: Literal["all", "ledger", "referral"] = "all"
+    # Where the command line finds a server; None: the embedded default.
+    target: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # Connections to PostgreSQL; each program that writes uses one at a time.
+    pool_size: int = 10
+    # Commands that one append takes at most.
+    batch_limit: int = 500
+    # How long a write is retried while the database cannot be reached, before its caller is told to repeat it.
+    retry_for_s: int = 10
+    # Seconds that calls under way get to finish when the server stops.
+    drain_s: int = 10

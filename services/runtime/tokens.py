@@ -1,0 +1,23 @@
+"""Opaque tokens: what a page ended at, what position a read must see. Callers keep them as they are."""
+
+import base64
+import binascii
+import json
+
+from services.kernel.refusals import TokenInvalid
+
+
+def make(*parts: str | int) -> str:
+    """A token of these parts, text that is safe in URLs."""
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def parts(token: str, field: str, kinds: tuple[type, ...]) -> tuple[str | int, ...]:
+    """The parts of a token, if they are of these kinds. Raises TokenInvalid naming the field it came in."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, binascii.Error):
+        raise TokenInvalid(field) from None
+    if not isinstance(found, list) or tuple(type(part) for part in found) != kinds:
+        raise TokenInvalid(field)
+    return tuple(found)

@@ -1,0 +1,259 @@
+"""The writer: one per program and process. It takes whatever is waiting as one batch, decides it command by command, appends it once.
+
+No timer: what arrives during an append is the next batch. A command that is refused answers for itself. When another process appended
+first, or the connection broke so that the outcome is unknown, the batch is decided again from what the log then holds; facts that did get
+in answer with their first receipt, because they count once by their own ids.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from services.kernel.decider import Answer, Draft, Entry, NotLoaded, Repeated
+from services.kernel.refusals import Refusal, Unavailable
+from services.runtime import eventlog
+from services.runtime.eventlog import Changes, Connection, Head, HeadMoved
+from services.runtime.stored import Stored, entry_of
+
+log = structlog.get_logger()
+
+
+class Participant(Protocol):
+    """A service, as the writer sees it."""
+
+    name: str
+    handles: frozenset[type]
+
+    def alone(self, command: Any) -> bool:
+        """Whether a command must be decided in a batch of its own."""
+        ...
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Any]) -> Any:
+        """The state that deciding these commands needs, as of the head."""
+        ...
+
+    def decide(self, state: Any, command: Any) -> Answer:
+        """Drafts or the entry recorded before. Raises Refusal, NotLoaded."""
+        ...
+
+    def evolve(self, state: Any, entry: Entry) -> None:
+        """Takes an entry of the batch into the state."""
+        ...
+
+    def next_version(self, state: Any, stream: str) -> int:
+        """The version that the next entry of a stream gets."""
+        ...
+
+    def write(self, draft: Draft) -> tuple[str, bytes, bytes]:
+        """(stored name, fact, decision)."""
+        ...
+
+    def read(self, stored: Stored) -> Entry:
+        """An entry in this service's own dataclasses."""
+        ...
+
+    def changes(self) -> Changes:
+        """An empty collection of changes to this service's inline views."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command: the entries that tell its fact, committed. `repeated`: they were there before."""
+
+    program_id: str
+    entries: tuple[Entry, ...]
+    repeated: bool
+    # Head of the log when this was decided.
+    position: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: Any
+    actor: str
+    answer: "asyncio.Future[Outcome | Refusal]"
+
+
+@dataclass(slots=True)
+class _Queue:
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    task: "asyncio.Task[None] | None" = None
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
+class Writer:
+    """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        participants: Sequence[Participant],
+        now_us: Callable[[], int],
+        batch_limit: int,
+        retry_for_s: float,
+        appended: Callable[[str], None] = lambda program_id: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._connect = connect
+        self._participants = tuple(participants)
+        self._by_command = {handled: participant for participant in participants for handled in participant.handles}
+        self._now_us = now_us
+        self._batch_limit = batch_limit
+        self._retry_for_s = retry_for_s
+        self._appended = appended
+        self._sleep = sleep
+        self._queues: dict[str, _Queue] = {}
+
+    async def submit(self, program_id: str, command: Any, actor: str) -> Outcome:
+        """Decides and records one command. Raises its Refusal."""
+        [answer] = await self.submit_all(program_id, [command], actor)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    async def submit_all(self, program_id: str, commands: Sequence[Any], actor: str) -> list[Outcome | Refusal]:
+        """Decides and records commands in the order given; each is answered for itself."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.setdefault(program_id, _Queue())
+        waiting = [_Waiting(command, actor, loop.create_future()) for command in commands]
+        queue.waiting.extend(waiting)
+        if queue.task is None:
+            queue.task = loop.create_task(self._drain(program_id, queue))
+        return [await item.answer for item in waiting]
+
+    async def close(self) -> None:
+        """Waits until everything submitted is answered."""
+        while tasks := [queue.task for queue in self._queues.values() if queue.task]:
+            await asyncio.wait(tasks)
+
+    async def _drain(self, program_id: str, queue: _Queue) -> None:
+        try:
+            while queue.waiting:
+                batch = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), self._batch_limit))]
+                try:
+                    await self._settle(program_id, batch)
+                except BaseException as error:
+                    # A bug, or the process is stopping: nobody may wait for ever.
+                    for item in batch:
+                        if not item.answer.done():
+                            item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
+                    if not isinstance(error, Exception):
+                        raise
+        finally:
+            queue.task = None
+            if not queue.waiting:
+                self._queues.pop(program_id, None)
+
+    async def _settle(self, program_id: str, batch: list[_Waiting]) -> None:
+        """Answers every command of a batch, in one append if it can, in more if it must."""
+        contended, waited_s, pause_s = False, 0.0, 0.01
+        while batch:
+            try:
+                async with self._connect() as connection:
+                    done = await self._attempt(connection, program_id, batch, lock=contended)
+                batch, contended, waited_s, pause_s = batch[done:], False, 0.0, 0.01
+            except HeadMoved:
+                # Another process is writing too: the next attempt holds the head while it decides, so that it cannot lose again.
+                contended = True
+            except Refusal as refusal:
+                for item in batch:
+                    _resolve(item, refusal)
+                return
+            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError) as error:
+                if waited_s >= self._retry_for_s:
+                    log.error("writer.database_unreachable", program_id=program_id, commands=len(batch), error=str(error))
+                    for item in batch:
+                        _resolve(item, Unavailable("the database cannot be reached; repeat the call, every fact counts once"))
+                    return
+                log.warning("writer.retrying", program_id=program_id, commands=len(batch), error=str(error))
+                await self._sleep(pause_s)
+                waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
+            except Exception as error:
+                if len(batch) == 1:
+                    log.exception("writer.command_failed", program_id=program_id, command=type(batch[0].command).__name__)
+                    if not batch[0].answer.done():
+                        batch[0].answer.set_exception(error)
+                    return
+                # One of them is at fault; alone, each answers for itself.
+                for item in batch:
+                    await self._settle(program_id, [item])
+                return
+
+    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], lock: bool) -> int:
+        """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
+        if lock:
+            async with connection.transaction():
+                head = await eventlog.head(connection, program_id, lock=True)
+                done, answers, appended = await self._decide_and_append(connection, head, batch)
+        else:
+            head = await eventlog.head(connection, program_id)
+            done, answers, appended = await self._decide_and_append(connection, head, batch)
+        # Only now is everything committed.
+        for item, answer in zip(batch, answers, strict=False):
+            _resolve(item, answer)
+        if appended:
+            self._appended(program_id)
+        return done
+
+    async def _decide_and_append(
+        self, connection: Connection, head: Head, batch: Sequence[_Waiting]
+    ) -> tuple[int, list[Outcome | Refusal], int]:
+        if self._by_command[type(batch[0].command)].alone(batch[0].command):
+            batch = batch[:1]
+        commands: dict[str, list[Any]] = {}
+        for item in batch:
+            commands.setdefault(self._by_command[type(item.command)].name, []).append(item.command)
+        taking_part = [participant for participant in self._participants if participant.name in commands]
+        states = {participant.name: await participant.load(connection, head, commands[participant.name]) for participant in taking_part}
+        changes = {participant.name: participant.changes() for participant in self._participants}
+        now, expected, stored_entries = self._now_us(), head, []
+        answers: list[Outcome | Refusal] = []
+        for item in batch:
+            participant = self._by_command[type(item.command)]
+            state = states[participant.name]
+            if answers and participant.alone(item.command):
+                break
+            try:
+                answer = participant.decide(state, item.command)
+            except Refusal as refusal:
+                answers.append(refusal)
+                continue
+            except NotLoaded:
+                if not answers:
+                    raise
+                break
+            if isinstance(answer, Repeated):
+                answers.append(Outcome(head.program_id, (answer.entry,), True, head.position))
+                continue
+            entries = []
+            for draft in answer:
+                version = participant.next_version(state, draft.stream)
+                stored = eventlog.store(head, draft, version, participant.write(draft), item.actor, now)
+                head = head._replace(position=stored.position, hash=stored.hash, recorded_us=stored.recorded_us)
+                stored_entries.append(stored)
+                for other in self._participants:
+                    entry = entry_of(stored, draft.fact, draft.decision) if other is participant else other.read(stored)
+                    if other is participant:
+                        entries.append(entry)
+                    changes[other.name].add(entry)
+                    if other.name in states:
+                        other.evolve(states[other.name], entry)
+            answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
+        if stored_entries:
+            await eventlog.append(connection, expected, stored_entries, changes.values())
+        return len(answers), answers, len(stored_entries)
+
+
+def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
+    if not item.answer.done():
+        item.answer.set_result(answer)

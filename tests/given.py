@@ -1,0 +1,182 @@
+"""The small language tests are written in: days, plans, and a client that says things shortly."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from fenrun.log.v1 import log_pb2
+from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
+from fenrun.referral.v1 import referral_pb2, referral_pb2_grpc
+from fenrun.type.v1 import error_reason_pb2, type_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+DAY_ONE = datetime(2026, 1, 1, tzinfo=UTC)
+
+TWO_LEVEL = """
+plan: two-level
+version: 1
+currency: GBP
+tiers: [member, manager, director, partner]
+effective: {from: "2000-01-01T00:00:00Z"}
+release: {days: 7}
+rules:
+  - {id: first, kind: generation, generation: 1, rate: 10%}
+  - {id: second, kind: generation, generation: 2, rate: 5%}
+"""
+
+
+def day(number: float) -> Timestamp:
+    """Midnight UTC of a day of the story, the first being 1; halves are noons."""
+    moment = Timestamp()
+    moment.FromDatetime(DAY_ONE + timedelta(hours=int((number - 1) * 24)))
+    return moment
+
+
+def line(line_no: int, base_minor: int, quantity: int = 1, **more: Any) -> log_pb2.OrderLine:
+    return log_pb2.OrderLine(line_no=line_no, base_minor=base_minor, quantity=quantity, **more)
+
+
+def money(minor_units: int, currency: str = "GBP") -> type_pb2.Money:
+    return type_pb2.Money(minor_units=minor_units, currency=currency)
+
+
+def reason(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    """(status code, reason, metadata) of a refused call; the reason is one the contract names."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # a client's RpcError is a Call too
+    assert status is not None, error
+    info = error_details_pb2.ErrorInfo()
+    [packed] = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
+    packed.Unpack(info)
+    assert f"ERROR_REASON_{info.reason}" in error_reason_pb2.ErrorReason.keys()  # noqa: SIM118  # an enum wrapper, not a mapping
+    return error.code(), info.reason, dict(info.metadata)
+
+
+@dataclass(frozen=True)
+class Client:
+    """The three services' stubs, bound to one program."""
+
+    program_id: str
+    ledger: ledger_pb2_grpc.LedgerServiceStub
+    referral: referral_pb2_grpc.ReferralServiceStub
+    ops: ops_pb2_grpc.OpsServiceStub
+
+    @classmethod
+    def of(cls, channel: grpc.Channel, program_id: str) -> "Client":
+        return cls(
+            program_id,
+            ledger_pb2_grpc.LedgerServiceStub(channel),
+            referral_pb2_grpc.ReferralServiceStub(channel),
+            ops_pb2_grpc.OpsServiceStub(channel),
+        )
+
+    @classmethod
+    def of_new_program(cls, channel: grpc.Channel, program_id: str, currency: str = "GBP") -> "Client":
+        client = cls.of(channel, program_id)
+        client.ops.CreateProgram(ops_pb2.CreateProgramRequest(program_id=program_id, currency=currency))
+        return client
+
+    def publish(self, document: str = TWO_LEVEL, at: float = 1) -> ledger_pb2.PublishPlanResponse:
+        request = ledger_pb2.PublishPlanRequest(program_id=self.program_id, document=document, published_at=day(at))
+        return self.ledger.PublishPlan(request)
+
+    def enroll(self, member_id: str, referrer_id: str = "", at: float = 1) -> referral_pb2.EnrollMemberResponse:
+        return self.referral.EnrollMember(
+            referral_pb2.EnrollMemberRequest(program_id=self.program_id, member_id=member_id, referrer_id=referrer_id, enrolled_at=day(at))
+        )
+
+    def touch(self, touch_id: str, member_id: str, referrer_id: str, at: float = 1) -> referral_pb2.RecordTouchResponse:
+        return self.referral.RecordTouch(
+            referral_pb2.RecordTouchRequest(
+                program_id=self.program_id, touch_id=touch_id, member_id=member_id, referrer_id=referrer_id, touched_at=day(at)
+            )
+        )
+
+    def upgrade(self, upgrade_id: str, member_id: str, tier: str, at: float = 1) -> referral_pb2.UpgradeMemberResponse:
+        return self.referral.UpgradeMember(
+            referral_pb2.UpgradeMemberRequest(
+                program_id=self.program_id,
+                upgrade_id=upgrade_id,
+                member_id=member_id,
+                tier=tier,
+                upgraded_at=day(at),
+                evidence=log_pb2.Evidence(kind=log_pb2.EVIDENCE_KIND_SEAT_GRANTED),
+            )
+        )
+
+    def correct(
+        self, correction_id: str, member_id: str, referrer_id: str, asked: str = "ann", approved: str = "bob", at: float = 1
+    ) -> referral_pb2.CorrectBindingResponse:
+        return self.referral.CorrectBinding(
+            referral_pb2.CorrectBindingRequest(
+                program_id=self.program_id,
+                correction_id=correction_id,
+                member_id=member_id,
+                new_referrer_id=referrer_id,
+                corrected_at=day(at),
+                reason="wrong code typed",
+                requested_by=asked,
+                approved_by=approved,
+            )
+        )
+
+    def told_order(
+        self, order_id: str, member_id: str, *lines: log_pb2.OrderLine, at: float = 2, currency: str = "GBP"
+    ) -> ledger_pb2.Order:
+        return ledger_pb2.Order(order_id=order_id, member_id=member_id, paid_at=day(at), currency=currency, lines=lines)
+
+    def order(
+        self, order_id: str, member_id: str, *lines: log_pb2.OrderLine, at: float = 2, currency: str = "GBP"
+    ) -> ledger_pb2.RecordedOrder:
+        told = self.told_order(order_id, member_id, *lines, at=at, currency=currency)
+        return self.ledger.RecordOrder(ledger_pb2.RecordOrderRequest(program_id=self.program_id, order=told)).recorded
+
+    def complete(self, order_id: str, at: float = 3) -> ledger_pb2.CompleteOrderResponse:
+        completion = ledger_pb2.Completion(order_id=order_id, completed_at=day(at))
+        return self.ledger.CompleteOrder(ledger_pb2.CompleteOrderRequest(program_id=self.program_id, completion=completion))
+
+    def refund(self, refund_id: str, order_id: str, *lines: tuple[int, int, int], at: float = 20) -> ledger_pb2.RecordedRefund:
+        """Lines are (line_no, quantity, base_minor)."""
+        refund = ledger_pb2.Refund(
+            refund_id=refund_id,
+            order_id=order_id,
+            refunded_at=day(at),
+            lines=[log_pb2.RefundLine(line_no=n, quantity=q, base_minor=b) for n, q, b in lines],
+        )
+        return self.ledger.RefundOrder(ledger_pb2.RefundOrderRequest(program_id=self.program_id, refund=refund)).recorded
+
+    def release(self, as_of: float = 15) -> ledger_pb2.ReleaseDueResponse:
+        return self.ledger.ReleaseDue(ledger_pb2.ReleaseDueRequest(program_id=self.program_id, as_of=day(as_of)))
+
+    def payout(self, payout_id: str, member_id: str, minor_units: int, at: float = 16) -> ledger_pb2.RequestPayoutResponse:
+        return self.ledger.RequestPayout(
+            ledger_pb2.RequestPayoutRequest(
+                program_id=self.program_id, payout_id=payout_id, member_id=member_id, amount=money(minor_units), requested_at=day(at)
+            )
+        )
+
+    def confirm(self, payout_id: str, at: float = 17) -> ledger_pb2.ConfirmPayoutResponse:
+        request = ledger_pb2.ConfirmPayoutRequest(program_id=self.program_id, payout_id=payout_id, paid_at=day(at))
+        return self.ledger.ConfirmPayout(request)
+
+    def balance(self, member_id: str, **as_of: Any) -> dict[str, int]:
+        """The accounts that are not zero, by name: {"available": 895, "accrued": 1345, …}."""
+        request = ledger_pb2.GetBalanceRequest(program_id=self.program_id, member_id=member_id, **as_of)
+        found = self.ledger.GetBalance(request).balance
+        names = ("pending", "available", "reserved", "paid", "debt", "accrued", "reversed", "adjusted")
+        return {name: value for name in names if (value := getattr(found, f"{name}_minor"))}
+
+    def trial_balance(self) -> dict[str, int]:
+        """{account: balance} of the whole program."""
+        found = self.ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(program_id=self.program_id))
+        return {log_pb2.Account.Name(row.account)[8:].lower(): row.balance.minor_units for row in found.accounts}
+
+    def differences(self) -> list[str]:
+        """Everything a replay of the log finds wrong with the live views; empty when all is equal."""
+        found = self.ops.VerifyProjections(ops_pb2.VerifyProjectionsRequest(program_id=self.program_id))
+        return [
+            f"{step.result.projection}: {text}" for step in found if step.WhichOneof("step") == "result" for text in step.result.differences
+        ]
