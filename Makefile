@@ -38,7 +38,7 @@ check: $(STAMP) ## Everything CI checks besides the tests
 	$(BIN)/buf breaking build/fenrun.binpb --against proto/released.binpb
 
 generate: $(STAMP) ## Generate Python beside each .proto
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
+	$(BIN)/python proto/generate.py
 
 lock: $(STAMP) ## Pin every dependency anew
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
