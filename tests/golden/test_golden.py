@@ -1,0 +1,136 @@
+"""Stored history of every earlier version still reads, still chains, still folds to the same rows, still decides the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fenrun.log.v1 import log_pb2
+
+from services.kernel.decider import Draft, Entry
+from services.ledger import codec as ledger_codec
+from services.ledger import projection as ledger_projection
+from services.ledger.domain import books, commands
+from services.ledger.domain import decide as ledger_decide
+from services.ledger.domain import facts as ledger_facts
+from services.ops.projections import Chain
+from services.referral import codec as referral_codec
+from services.referral import projection as referral_projection
+from services.referral.domain import decide as referral_decide
+from services.referral.domain import facts as referral_facts
+from services.referral.domain import roster
+from services.runtime.stored import Stored, microseconds
+
+HISTORIES = sorted(path.parent for path in Path(__file__).resolve().parent.glob("*/entries.hex"))
+EVERY_TYPE = set(ledger_codec.READERS)
+
+
+def stored_entries(history: Path) -> list[Stored]:
+    found = []
+    for text in (history / "entries.hex").read_text(encoding="ascii").splitlines():
+        entry = log_pb2.Entry.FromString(bytes.fromhex(text))
+        found.append(
+            Stored(
+                entry.program_id,
+                entry.position,
+                entry.stream,
+                entry.stream_version,
+                entry.type,
+                None,
+                microseconds(entry.occurred_at),
+                microseconds(entry.recorded_at),
+                entry.actor,
+                entry.fact,
+                entry.decision,
+                entry.hash,
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)
+def test_the_chain_of_an_old_history_holds(history: Path) -> None:
+    chain = Chain()
+    for stored in stored_entries(history):
+        chain.add(stored)
+    assert chain.faults == []
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)
+def test_an_old_history_folds_to_the_rows_it_had(history: Path) -> None:
+    expected = json.loads((history / "views.json").read_text(encoding="utf-8"))
+    folded: dict[str, Any] = {}
+    for read, folding in ((ledger_codec.read, ledger_projection.folding()), (referral_codec.read, referral_projection.folding())):
+        for stored in stored_entries(history):
+            folding.add(read(stored))
+        folded |= {name: sorted([*key, *rest] for key, rest in rows.items()) for name, rows in folding.rows().items()}
+    assert folded == expected
+
+
+def command_of(entry: Entry) -> Any:
+    """The command that told a fact, for the facts of the ledger."""
+    fact = entry.fact
+    match fact:
+        case ledger_facts.OrderPaid():
+            return commands.RecordOrder(fact, entry.occurred_us)
+        case ledger_facts.OrderCompleted():
+            return commands.CompleteOrder(fact, entry.occurred_us)
+        case ledger_facts.OrderRefunded():
+            return commands.RefundOrder(fact, entry.occurred_us)
+        case ledger_facts.OrderReleased():
+            return commands.ReleaseDue(entry.occurred_us, 500)
+        case ledger_facts.PayoutRequested():
+            return commands.RequestPayout(fact, entry.occurred_us)
+        case ledger_facts.PayoutPaid():
+            return commands.ConfirmPayout(fact, entry.occurred_us)
+        case ledger_facts.PayoutFailed():
+            return commands.FailPayout(fact, entry.occurred_us)
+        case ledger_facts.AdjustmentPosted():
+            return commands.PostAdjustment(fact, entry.occurred_us)
+        case ledger_facts.HoldPlaced():
+            return commands.PlaceHold(fact, entry.occurred_us)
+        case ledger_facts.HoldLifted():
+            return commands.LiftHold(fact, entry.occurred_us)
+        case ledger_facts.PlanPublished():
+            return commands.PublishPlan(fact, entry.occurred_us)
+    return None
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)
+def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: Path) -> None:
+    """From the facts alone: the engine that decided once still decides the same."""
+    state = books.Books()
+    taken = 0
+    for stored in stored_entries(history):
+        entry = ledger_codec.read(stored)
+        command = command_of(entry)
+        if command is not None:
+            answer = ledger_decide.decide(state, command)
+            assert isinstance(answer, list)
+            draft: Draft = next(draft for draft in answer if draft.stream == stored.stream)
+            assert ledger_codec.write(draft) == (stored.type, stored.fact, stored.decision), stored.position
+            taken += 1
+        books.evolve(state, entry)
+    members = roster.Roster()
+    tellers = {
+        referral_facts.MemberEnrolled: referral_decide.EnrollMember,
+        referral_facts.MemberTouched: referral_decide.RecordTouch,
+        referral_facts.MemberUpgraded: referral_decide.UpgradeMember,
+        referral_facts.BindingCorrected: referral_decide.CorrectBinding,
+    }
+    for stored in stored_entries(history):
+        entry = referral_codec.read(stored)
+        if type(entry.fact) in tellers:
+            answer = referral_decide.decide(members, tellers[type(entry.fact)](entry.fact, entry.occurred_us))
+            assert isinstance(answer, list)
+            assert referral_codec.write(answer[0]) == (stored.type, stored.fact, stored.decision), stored.position
+            taken += 1
+        roster.evolve(members, entry)
+    assert taken == len(stored_entries(history)) - 1  # all but the program's own
+
+
+def test_the_newest_history_holds_every_type_of_entry_and_every_account() -> None:
+    stored = stored_entries(HISTORIES[-1])
+    assert {one.type for one in stored} == EVERY_TYPE
+    moved = {posting.account for one in stored for posting in getattr(ledger_codec.read(one).decision, "postings", ())}
+    assert moved == set(ledger_facts.Account)
