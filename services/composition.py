@@ -28,12 +28,14 @@ from psycopg_pool import AsyncConnectionPool
 
 from services.ledger import application as ledger_application
 from services.ledger import projection as ledger_projection
+from services.ledger import transport as ledger_transport
 from services.ledger.application import Ledger
 from services.ledger.transport import LedgerTransport
 from services.ops.projections import Registered
 from services.ops.transport import OpsTransport, Watchers
 from services.referral import application as referral_application
 from services.referral import projection as referral_projection
+from services.referral import transport as referral_transport
 from services.referral.application import Referral
 from services.referral.transport import ReferralTransport
 from services.runtime.embedded import EmbeddedPostgres
@@ -49,6 +51,8 @@ SERVICE_ROLE = "fenrun_service"
 SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "ops": ops_pb2}
 # Orders of 10,000 lines in batches of 500 are refused by size before they exhaust memory.
 LARGEST_MESSAGE = 64 * 1024 * 1024
+# What each service takes in bulk.
+FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
 MIGRATIONS = (ledger_application.SQL, referral_application.SQL)
 
 
@@ -101,7 +105,9 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     )
     options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
     grpc_server = grpc.aio.server(options=options)
-    ops_pb2_grpc.add_OpsServiceServicer_to_server(OpsTransport(connect, service_dsn(dsn), registered, watchers, now_us), grpc_server)
+    served = {name: told for key, facts in FACTS.items() if settings.service in (key, "all") for name, told in facts.items()}
+    ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us)
+    ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
     if settings.service != "referral":
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger), grpc_server)
     if settings.service != "ledger":

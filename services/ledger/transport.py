@@ -20,6 +20,7 @@ from services.ledger.domain.plan import PlanVersion, canonical, parse
 from services.runtime import eventlog, tokens
 from services.runtime.serving import (
     Context,
+    Told,
     actor,
     bidirectional,
     check_fresh,
@@ -34,7 +35,7 @@ from services.runtime.serving import (
 from services.runtime.writer import Connect, Outcome, Writer
 
 LARGEST_ADJUSTMENT = 10**15
-Told = TypeVar("Told")
+Item = TypeVar("Item")
 
 
 class PlanLoader(yaml.SafeLoader):
@@ -78,7 +79,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @unary
     async def RecordOrder(self, request: pb.RecordOrderRequest, context: Context) -> pb.RecordOrderResponse:
         outcome = await self._writer.submit(request.program_id, record_order(request.order, "order."), actor(context))
-        return pb.RecordOrderResponse(recorded=recorded_order(outcome))
+        return order_response(outcome)
 
     @unary
     async def RecordOrders(self, request: pb.RecordOrdersRequest, context: Context) -> pb.RecordOrdersResponse:
@@ -95,7 +96,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
             for answer in answers
         ]
 
-    async def _each(self, program_id: str, told: Iterable[Told], command_of: Callable[[Told], Any], who: str) -> list[Outcome | Refusal]:
+    async def _each(self, program_id: str, told: Iterable[Item], command_of: Callable[[Item], Any], who: str) -> list[Outcome | Refusal]:
         """Submits what is well formed, in order, and answers each for itself."""
         answers: list[Outcome | Refusal | None] = []
         commands = []
@@ -111,12 +112,12 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @unary
     async def CompleteOrder(self, request: pb.CompleteOrderRequest, context: Context) -> pb.CompleteOrderResponse:
         outcome = await self._writer.submit(request.program_id, complete_order(request.completion, "completion."), actor(context))
-        return pb.CompleteOrderResponse(receipt=receipt(outcome, outcome.entries[0]))
+        return completion_response(outcome)
 
     @unary
     async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderResponse:
         outcome = await self._writer.submit(request.program_id, refund_order(request.refund, "refund."), actor(context))
-        return pb.RefundOrderResponse(recorded=recorded_refund(outcome))
+        return refund_response(outcome)
 
     @unary
     async def FollowUpOrders(self, request: pb.FollowUpOrdersRequest, context: Context) -> pb.FollowUpOrdersResponse:
@@ -372,3 +373,23 @@ def _earnings(entry: Entry, sign: int) -> list[pb.Earning]:
         for (member_id, asset), amount in sums.items()
         if amount
     ]
+
+
+def order_response(outcome: Outcome) -> pb.RecordOrderResponse:
+    return pb.RecordOrderResponse(recorded=recorded_order(outcome))
+
+
+def completion_response(outcome: Outcome) -> pb.CompleteOrderResponse:
+    return pb.CompleteOrderResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+
+def refund_response(outcome: Outcome) -> pb.RefundOrderResponse:
+    return pb.RefundOrderResponse(recorded=recorded_refund(outcome))
+
+
+# What the ledger takes in bulk, by the name the contract gives it.
+FACTS = {
+    "record_order": Told(lambda request: record_order(request.order, "record_order.order."), order_response),
+    "complete_order": Told(lambda request: complete_order(request.completion, "complete_order.completion."), completion_response),
+    "refund_order": Told(lambda request: refund_order(request.refund, "refund_order.refund."), refund_response),
+}

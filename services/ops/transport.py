@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from fenrun.log.v1 import log_pb2
@@ -11,14 +11,26 @@ from fenrun.ops.v1 import ops_pb2 as pb
 from fenrun.ops.v1 import ops_pb2_grpc
 
 from services.kernel.decider import Draft
-from services.kernel.refusals import IdReused, TokenInvalid
+from services.kernel.refusals import IdReused, Malformed, Refusal, TokenInvalid
 from services.ops import projections
 from services.ops.projections import Registered, Result, Sync
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection
-from services.runtime.serving import Context, actor, check_fresh, page_size, streaming, unary, within
+from services.runtime.serving import (
+    Context,
+    Told,
+    actor,
+    bidirectional,
+    check_fresh,
+    page_size,
+    status_of,
+    streaming,
+    unary,
+    validate,
+    within,
+)
 from services.runtime.stored import entry_message, timestamp
-from services.runtime.writer import Connect
+from services.runtime.writer import Connect, Outcome, Writer
 
 WATCH_CHUNK = 500
 # Appends of other processes are found by looking; our own wake the watchers at once.
@@ -49,10 +61,21 @@ class Watchers:
 
 
 class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
-    def __init__(self, connect: Connect, dsn: str, registered: Sequence[Registered], watchers: Watchers, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        dsn: str,
+        writer: Writer,
+        registered: Sequence[Registered],
+        facts: Mapping[str, Told],
+        watchers: Watchers,
+        now_us: Callable[[], int],
+    ) -> None:
         self._connect = connect
         self._dsn = dsn
+        self._writer = writer
         self._registered = registered
+        self._facts = facts
         self._watchers = watchers
         self._now_us = now_us
 
@@ -77,6 +100,47 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         response.receipt.already_recorded = not created
         response.receipt.consistency_token = tokens.make(stored.program_id, 1)
         return response
+
+    @unary
+    async def RecordFacts(self, request: pb.RecordFactsRequest, context: Context) -> pb.RecordFactsResponse:
+        return pb.RecordFactsResponse(results=await self._record(request.program_id, request.facts, actor(context)))
+
+    @bidirectional
+    async def StreamFacts(self, request: pb.StreamFactsRequest, context: Context) -> pb.StreamFactsResponse:
+        return pb.StreamFactsResponse(results=await self._record(request.program_id, request.facts, actor(context)))
+
+    async def _record(self, program_id: str, facts: Iterable[pb.Fact], who: str) -> list[pb.FactResult]:
+        """Submits what is well formed, in order, and answers each as its own rpc would."""
+        kinds = [fact.WhichOneof("fact") or "" for fact in facts]
+        answers: list[Outcome | Refusal | None] = []
+        commands = []
+        for kind, fact in zip(kinds, facts, strict=True):
+            try:
+                commands.append(self._command(program_id, kind, fact))
+                answers.append(None)
+            except Refusal as refusal:
+                answers.append(refusal)
+        submitted = iter(await self._writer.submit_all(program_id, commands, who))
+        results = []
+        for kind, malformed in zip(kinds, answers, strict=True):
+            answer = malformed if malformed is not None else next(submitted)
+            if isinstance(answer, Refusal):
+                results.append(pb.FactResult(error=status_of(answer)))
+            else:
+                responses: dict[str, Any] = {kind: self._facts[kind].response(answer)}
+                results.append(pb.FactResult(**responses))
+        return results
+
+    def _command(self, program_id: str, kind: str, fact: pb.Fact) -> object:
+        if kind not in self._facts:
+            validate(fact)
+            raise Malformed(kind, f"{kind} is not served here")
+        request = getattr(fact, kind)
+        if request.program_id and request.program_id != program_id:
+            raise Malformed(f"{kind}.program_id", f"is {request.program_id!r}, the call is about {program_id!r}")
+        request.program_id = program_id
+        validate(request, f"{kind}.")
+        return self._facts[kind].command(request)
 
     @unary
     async def GetProgram(self, request: pb.GetProgramRequest, context: Context) -> pb.GetProgramResponse:

@@ -8,8 +8,8 @@ from services.referral import codec, views
 from services.referral.domain import facts as f
 from services.referral.domain.decide import CorrectBinding, EnrollMember, RecordTouch, UpgradeMember
 from services.runtime import tokens
-from services.runtime.serving import Context, actor, check_fresh, moment, page_size, receipt, unary
-from services.runtime.writer import Connect, Writer
+from services.runtime.serving import Context, Told, actor, check_fresh, moment, page_size, receipt, unary
+from services.runtime.writer import Connect, Outcome, Writer
 
 HIGHEST_UPLINE = 100
 
@@ -21,29 +21,15 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
 
     @unary
     async def EnrollMember(self, request: pb.EnrollMemberRequest, context: Context) -> pb.EnrollMemberResponse:
-        command = EnrollMember(f.MemberEnrolled(request.member_id, request.referrer_id), moment("enrolled_at", request.enrolled_at))
-        outcome = await self._writer.submit(request.program_id, command, actor(context))
-        return pb.EnrollMemberResponse(receipt=receipt(outcome, outcome.entries[0]))
+        return enroll_response(await self._writer.submit(request.program_id, enroll_member(request), actor(context)))
 
     @unary
     async def RecordTouch(self, request: pb.RecordTouchRequest, context: Context) -> pb.RecordTouchResponse:
-        fact = f.MemberTouched(request.touch_id, request.member_id, request.referrer_id, request.channel)
-        command = RecordTouch(fact, moment("touched_at", request.touched_at))
-        outcome = await self._writer.submit(request.program_id, command, actor(context))
-        [entry] = outcome.entries
-        return pb.RecordTouchResponse(receipt=receipt(outcome, entry), counts=entry.decision.counts)
+        return touch_response(await self._writer.submit(request.program_id, record_touch(request), actor(context)))
 
     @unary
     async def UpgradeMember(self, request: pb.UpgradeMemberRequest, context: Context) -> pb.UpgradeMemberResponse:
-        fact = f.MemberUpgraded(request.upgrade_id, request.member_id, request.tier, codec.evidence_of(request.evidence))
-        command = UpgradeMember(fact, moment("upgraded_at", request.upgraded_at))
-        outcome = await self._writer.submit(request.program_id, command, actor(context))
-        [entry] = outcome.entries
-        return pb.UpgradeMemberResponse(
-            receipt=receipt(outcome, entry),
-            previous_tier=entry.decision.previous_tier,
-            binding_locked=codec.lock_message(entry.decision.binding_locked),
-        )
+        return upgrade_response(await self._writer.submit(request.program_id, upgrade_member(request), actor(context)))
 
     @unary
     async def CorrectBinding(self, request: pb.CorrectBindingRequest, context: Context) -> pb.CorrectBindingResponse:
@@ -102,3 +88,46 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
             events = await views.history(connection, request.program_id, request.member_id, after, limit)
         token = tokens.make("history", request.member_id, events[-1].position) if len(events) == limit else ""
         return pb.ListBindingHistoryResponse(events=events, next_page_token=token)
+
+
+# ---------------------------------------------------------------- requests to commands, outcomes to replies
+
+
+def enroll_member(request: pb.EnrollMemberRequest) -> EnrollMember:
+    return EnrollMember(f.MemberEnrolled(request.member_id, request.referrer_id), moment("enrolled_at", request.enrolled_at))
+
+
+def enroll_response(outcome: Outcome) -> pb.EnrollMemberResponse:
+    return pb.EnrollMemberResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+
+def record_touch(request: pb.RecordTouchRequest) -> RecordTouch:
+    fact = f.MemberTouched(request.touch_id, request.member_id, request.referrer_id, request.channel)
+    return RecordTouch(fact, moment("touched_at", request.touched_at))
+
+
+def touch_response(outcome: Outcome) -> pb.RecordTouchResponse:
+    [entry] = outcome.entries
+    return pb.RecordTouchResponse(receipt=receipt(outcome, entry), counts=entry.decision.counts)
+
+
+def upgrade_member(request: pb.UpgradeMemberRequest) -> UpgradeMember:
+    fact = f.MemberUpgraded(request.upgrade_id, request.member_id, request.tier, codec.evidence_of(request.evidence))
+    return UpgradeMember(fact, moment("upgraded_at", request.upgraded_at))
+
+
+def upgrade_response(outcome: Outcome) -> pb.UpgradeMemberResponse:
+    [entry] = outcome.entries
+    return pb.UpgradeMemberResponse(
+        receipt=receipt(outcome, entry),
+        previous_tier=entry.decision.previous_tier,
+        binding_locked=codec.lock_message(entry.decision.binding_locked),
+    )
+
+
+# What referral takes in bulk, by the name the contract gives it.
+FACTS = {
+    "enroll_member": Told(enroll_member, enroll_response),
+    "record_touch": Told(record_touch, touch_response),
+    "upgrade_member": Told(upgrade_member, upgrade_response),
+}

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import protovalidate
@@ -196,6 +196,13 @@ def streaming(
 def _line(rpc: str, request: Message, outcome: str, began_ns: int) -> None:
     elapsed_us = (time.perf_counter_ns() - began_ns) // 1000
     log.debug("rpc.done", rpc=rpc, program_id=getattr(request, "program_id", ""), outcome=outcome, elapsed_us=elapsed_us)
+
+
+class Told(NamedTuple):
+    """One kind of fact that a service is told: how its request becomes a command, and an outcome its response."""
+
+    command: Callable[[Any], Any]
+    response: Callable[[Outcome], Message]
 
 
 def actor(context: Context) -> str:

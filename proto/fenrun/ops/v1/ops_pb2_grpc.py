@@ -40,6 +40,16 @@ class OpsServiceStub:
                 request_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramResponse.FromString,
                 _registered_method=True)
+        self.RecordFacts = channel.unary_unary(
+                '/fenrun.ops.v1.OpsService/RecordFacts',
+                request_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsResponse.FromString,
+                _registered_method=True)
+        self.StreamFacts = channel.stream_stream(
+                '/fenrun.ops.v1.OpsService/StreamFacts',
+                request_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsResponse.FromString,
+                _registered_method=True)
         self.GetProgram = channel.unary_unary(
                 '/fenrun.ops.v1.OpsService/GetProgram',
                 request_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.GetProgramRequest.SerializeToString,
@@ -79,6 +89,21 @@ class OpsServiceServicer:
     def CreateProgram(self, request, context):
         """Opens the books of a program. Safe to repeat: the same program with the same currency returns the first receipt.
         ALREADY_EXISTS: ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordFacts(self, request, context):
+        """Up to 500 facts of any kind in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
+        harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamFacts(self, request_iterator, context):
+        """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +161,16 @@ def add_OpsServiceServicer_to_server(servicer, server):
                     servicer.CreateProgram,
                     request_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramRequest.FromString,
                     response_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramResponse.SerializeToString,
+            ),
+            'RecordFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFacts,
+                    request_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsRequest.FromString,
+                    response_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsResponse.SerializeToString,
+            ),
+            'StreamFacts': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamFacts,
+                    request_deserializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsRequest.FromString,
+                    response_serializer=fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsResponse.SerializeToString,
             ),
             'GetProgram': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProgram,
@@ -196,6 +231,60 @@ class OpsService:
             '/fenrun.ops.v1.OpsService/CreateProgram',
             fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramRequest.SerializeToString,
             fenrun_dot_ops_dot_v1_dot_ops__pb2.CreateProgramResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ops.v1.OpsService/RecordFacts',
+            fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsRequest.SerializeToString,
+            fenrun_dot_ops_dot_v1_dot_ops__pb2.RecordFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamFacts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fenrun.ops.v1.OpsService/StreamFacts',
+            fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsRequest.SerializeToString,
+            fenrun_dot_ops_dot_v1_dot_ops__pb2.StreamFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,
