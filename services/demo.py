@@ -220,15 +220,15 @@ def show(shop: Shop) -> None:
 
 def main() -> None:
     console = Console(highlight=False, width=None if Console().is_terminal else 80)
-    with tempfile.TemporaryDirectory(prefix="fenrun-demo-") as directory:
-        with (
-            composition.start(Settings(dsn=None, data_dir=Path(directory) / "data")) as server,
-            grpc.insecure_channel(server.address) as channel,
-        ):
-            console.print(f"Fenrun serves on {server.address}, on its own PostgreSQL.\n")
-            shop = Shop(channel, console)
-            tell(shop)
-            show(shop)
+    with (
+        tempfile.TemporaryDirectory(prefix="fenrun-demo-") as directory,
+        composition.start(Settings(dsn=None, data_dir=Path(directory) / "data")) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        console.print(f"Fenrun serves on {server.address}, on its own PostgreSQL.\n")
+        shop = Shop(channel, console)
+        tell(shop)
+        show(shop)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The ledger as the writer sees it: what to load for a batch of commands, and the domain's decide and evolve on that."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from services.kernel.decider import Answer, Draft, Entry
@@ -67,7 +67,11 @@ class Ledger:
             return found
         return [self._plans[(program_id, position)] for position in positions]
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command]) -> Books:
+    def people(self, command: c.Command) -> tuple[str, ...]:
+        """Nobody: an order locks its buyer to somebody who was named before."""
+        return ()
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str]) -> Books:
         """The books as far as these commands look: streams first, then the people and balances that these name."""
         program_id = head.program_id
         books = Books(complete=False, currency=head.currency, position=head.position)
@@ -121,6 +125,8 @@ class Ledger:
                 members.add(first.fact.member_id)
                 balances.update(person.member_id for person in first.decision.people)
         if members:
+            # Somebody of this batch may come to stand above a buyer.
+            members.update(people)
             depth = max((version.plan.depth for version in books.plans), default=0)
             books.members = dict.fromkeys(members)
             books.members.update(await self._paths(connection, program_id, list(members), depth))

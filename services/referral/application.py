@@ -1,6 +1,6 @@
 """Referral as the writer sees it: what to load for a batch of commands, and the domain's decide and evolve on that."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from services.kernel.decider import Answer, Draft, Entry
@@ -50,7 +50,11 @@ class Referral:
     def changes(self) -> ReferralChanges:
         return ReferralChanges()
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[Command]) -> Roster:
+    def people(self, command: Command) -> tuple[str, ...]:
+        """The referrer that an enrolment, touch or correction names."""
+        return () if isinstance(command, UpgradeMember) or not command.fact.referrer_id else (command.fact.referrer_id,)
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Command], people: Collection[str]) -> Roster:
         """The roster as far as these commands look."""
         program_id = head.program_id
         roster = Roster(complete=False, position=head.position)

