@@ -1,0 +1,120 @@
+"""Real orders: a year of a real shop goes in through `fenrun import`, killed or not, and the books are the same and balance."""
+
+import random
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from services import composition
+from tests.given import Client
+from tests.importer.retail import books, ended, finish, free_port, history, importing, needs_data, prepare, rejections, serving
+
+SLICE = "2010-12-07T00:00:00Z"
+EVERYTHING = "9999"
+
+
+def imported_once(directory: Path, until: str, server: composition.RunningServer, program_id: str, timeout_s: int) -> int:
+    unmatched = prepare(directory / "files", until)
+    rejected = directory / "rejected.csv"
+    with grpc.insecure_channel(server.address) as channel:
+        process = importing(directory / "files", server.address, program_id, rejected)
+        with ended(process):
+            summary = finish(process, timeout_s)
+        assert summary["rejected_rows"] == unmatched
+        client = Client.of(channel, program_id)
+        found = rejections(rejected)
+        assert len(found) == unmatched
+        assert {row["reason"] for row in found} == {"ORDER_UNKNOWN"}
+        assert {row["file"] for row in found} == {"refunds.csv"}
+        assert all(row["id"].split("/")[1].startswith("before-") for row in found)
+        assert sum(client.trial_balance().values()) == 0
+        assert client.trial_balance()["pending"] > 0
+        assert client.differences() == []
+        again = importing(directory / "files", server.address, program_id, rejected)
+        before = list(history(client))
+        with ended(again):
+            summary = finish(again, timeout_s)
+        assert sum(counts["recorded"] for counts in summary["facts"].values()) == 0
+        assert list(history(client)) == before
+    return len(before)
+
+
+@needs_data
+def test_the_first_days_of_online_retail_go_in_and_the_books_balance(
+    tmp_path: Path, server: composition.RunningServer, fresh_program_id: Callable[[], str]
+) -> None:
+    """Every refund of an order that is not there is refused by name and changes nothing; a second run records nothing."""
+    imported_once(tmp_path, SLICE, server, fresh_program_id(), 120)
+
+
+@needs_data
+@pytest.mark.long
+def test_all_of_online_retail_goes_in_and_the_books_balance(
+    tmp_path: Path, server: composition.RunningServer, fresh_program_id: Callable[[], str]
+) -> None:
+    """4,372 members, 18,532 orders, 6,278 upgrades, 3,848 refunds, 15,794 completions, and the program and its plan."""
+    entries = imported_once(tmp_path, EVERYTHING, server, fresh_program_id(), 900)
+    assert entries + 1 == 4_372 + 18_532 + 6_278 + 3_848 + 15_794 + 2
+
+
+def killed_at_random(directory: Path, until: str, kills: int, pause_s: tuple[float, float], timeout_s: int) -> None:
+    """An import during which the server is killed -9 a few times and the importer once; both are started again."""
+    dice = random.SystemRandom()
+    prepare(directory / "files", until)
+    port, rejected = free_port(), directory / "rejected.csv"
+    target = f"127.0.0.1:{port}"
+    server = serving(directory / "data", port)
+    process = importing(directory / "files", target, "killed", rejected)
+    killed = 0
+    try:
+        for number in range(kills):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=dice.uniform(*pause_s))
+                break
+            server.kill()
+            server.communicate()
+            killed += 1
+            if number == 0:
+                process.kill()
+                process.communicate()
+                process = importing(directory / "files", target, "killed", rejected)
+            server = serving(directory / "data", port)
+        assert killed, "the import was over before the first kill"
+        finish(process, timeout_s)
+        with grpc.insecure_channel(target) as channel:
+            client = Client.of(channel, "killed")
+            assert client.differences() == []
+            facts, balances = list(history(client)), books(client)
+        calm_port = free_port()
+        calm = serving(directory / "calm", calm_port)
+        with ended(calm):
+            undisturbed = importing(directory / "files", f"127.0.0.1:{calm_port}", "killed", directory / "calm.csv")
+            with ended(undisturbed):
+                finish(undisturbed, timeout_s)
+            with grpc.insecure_channel(f"127.0.0.1:{calm_port}") as channel:
+                other = Client.of(channel, "killed")
+                assert facts == list(history(other))
+                assert balances == books(other)
+            assert rejected.read_bytes() == (directory / "calm.csv").read_bytes()
+    finally:
+        process.kill()
+        process.communicate()
+        server.kill()
+        server.communicate()
+
+
+@needs_data
+def test_an_import_killed_at_any_point_ends_in_the_same_books(tmp_path: Path) -> None:
+    """kill -9 of server and importer, restart, run again: the same facts in the same order, the same decisions, the same balances."""
+    killed_at_random(tmp_path, "2010-12-10T00:00:00Z", kills=3, pause_s=(0.4, 1.2), timeout_s=120)
+
+
+@needs_data
+@pytest.mark.long
+def test_the_whole_import_killed_at_many_points_ends_in_the_same_books(tmp_path: Path) -> None:
+    """As above, over the whole year, with twelve kills."""
+    killed_at_random(tmp_path, EVERYTHING, kills=12, pause_s=(1, 8), timeout_s=900)
