@@ -56,7 +56,15 @@ class Shop:
         self.console = console
 
     def say(self, number: int, text: str) -> None:
-        self.console.print(f"[dim]day {number:>2}[/dim]  {text}")
+        self.hang(f"[dim]day {number:>2}[/dim]", text)
+
+    def hang(self, mark: str, text: str, width: int = 6) -> None:
+        """Text that wraps beside its mark, not below it."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=width, justify="right")
+        grid.add_column()
+        grid.add_row(mark, text)
+        self.console.print(grid)
 
     def enroll(self, number: int, member: str, referrer: str = "") -> None:
         self.referral.EnrollMember(
@@ -109,7 +117,7 @@ class Shop:
         self.say(number, f"{member} buys for {yuan(sum(bases))} ({order_id}): {earned or 'nobody earns'}{lock}")
         again = self.ledger.RecordOrder(request).recorded.receipt
         if again.already_recorded and again.position == recorded.receipt.position:
-            self.console.print(f"        [dim]sent twice, counted once: both replies name entry {again.position}[/dim]")
+            self.hang("", f"[dim]sent twice, counted once: both replies name entry {again.position}[/dim]")
 
     def complete_and_release(self, number: int, order_id: str) -> None:
         completion = lp.Completion(order_id=order_id, completed_at=day(number))
@@ -208,13 +216,13 @@ def show(shop: Shop) -> None:
     refunded = next(posting for posting in postings if posting.type == "order.refunded.v1")
     console.print(f"Why did bo's debt change by {yuan(refunded.amount.minor_units)}? fenrun explain {refunded.posting_id}")
     for sentence in shop.ledger.Explain(lp.ExplainRequest(program_id=PROGRAM, posting_id=refunded.posting_id)).sentences:
-        console.print(f"  · {sentence}")
+        shop.hang("·", sentence, width=3)
     steps = shop.ops.VerifyProjections(op.VerifyProjectionsRequest(program_id=PROGRAM))
     results = [step.result for step in steps if step.WhichOneof("step") == "result"]
     if not all(result.equal for result in results):
         raise SystemExit("the replay differs from the live views; this is a bug")
     console.print(
-        f"\nReplayed {results[0].rows} entries from zero: the hash chain and {len(results) - 1} live views are equal, row for row."
+        f"\nReplayed {results[0].rows} entries from zero: the hash chain and {len(results) - 1} live views are equal."
     )
 
 

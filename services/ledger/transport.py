@@ -39,7 +39,13 @@ Item = TypeVar("Item")
 
 
 class PlanLoader(yaml.SafeLoader):
-    """YAML without surprises: a key written twice is refused, and times stay the text they are written as."""
+    """YAML without surprises: a key written twice is refused, and so are aliases (a few lines of them can mean gigabytes); times stay the
+    text they are written as."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise PlanInvalid("document", "uses a YAML alias; write it out")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -276,7 +276,12 @@ def refused(story: Story, command: c.Command) -> tuple[str, dict[str, str]]:
 def everything_once() -> Story:
     return Story().given(
         *(order("O0", "B", 0), order(), complete(), release(), payout("P1", "B", 100), paid("P1"), payout("P2", "B", 100), failed("P2")),
-        *(refund("R1", (1, 1, 5)), adjustment(500), c.PlaceHold(f.HoldPlaced("H1", "B", "", "x"), 0), c.LiftHold(f.HoldLifted("H1", "y"), 0)),
+        *(
+            refund("R1", (1, 1, 5)),
+            adjustment(500),
+            c.PlaceHold(f.HoldPlaced("H1", "B", "", "x"), 0),
+            c.LiftHold(f.HoldLifted("H1", "y"), 0),
+        ),
     )
 
 

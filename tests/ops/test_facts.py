@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fenrun.log.v1 import log_pb2
 from fenrun.ops.v1 import ops_pb2
 from google.rpc import error_details_pb2, status_pb2
 
@@ -17,7 +18,8 @@ def story(client: Client) -> list[ops_pb2.Fact]:
     facts[3].record_order.order.CopyFrom(client.told_order("o1", "bob", line(1, 1000)))
     facts[4].upgrade_member.upgrade_id, facts[4].upgrade_member.member_id, facts[4].upgrade_member.tier = "u1", "bob", "manager"
     facts[4].upgrade_member.upgraded_at.CopyFrom(day(2))
-    facts[4].upgrade_member.evidence.kind, facts[4].upgrade_member.evidence.order_id = 1, "o1"
+    facts[4].upgrade_member.evidence.kind = log_pb2.EVIDENCE_KIND_PAID_ORDER
+    facts[4].upgrade_member.evidence.order_id = "o1"
     facts[5].record_order.order.CopyFrom(client.told_order("o2", "nobody", line(1, 1000)))
     facts[6].record_order.order.CopyFrom(client.told_order("o3", "cho", line(1, 2000)))
     facts[7].complete_order.completion.order_id = "o3"
@@ -28,7 +30,7 @@ def story(client: Client) -> list[ops_pb2.Fact]:
 def reason(status: status_pb2.Status) -> str:
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
-    return info.reason
+    return str(info.reason)
 
 
 def test_facts_of_both_services_are_recorded_in_the_order_given(client: Client) -> None:

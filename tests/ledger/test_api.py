@@ -1,0 +1,222 @@
+"""The ledger over gRPC and PostgreSQL: the same story once more, and what only the API has (as of, pages, explanations, error details)."""
+
+from typing import Any
+
+import grpc
+import pytest
+from fenrun.ledger.v1 import ledger_pb2 as lp
+from fenrun.log.v1 import log_pb2
+from fenrun.ops.v1 import ops_pb2
+from fenrun.type.v1 import type_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.given import Client, day, line, money, reason
+
+
+@pytest.fixture
+def story(client: Client) -> Client:
+    """SCHEMES 5: A brought B, B brought C; C's order of 179.03 and 89.96 is released, B is paid, line 2 comes back in three parts."""
+    client.publish()
+    for member, referrer in (("A", ""), ("B", "A"), ("C", "B")):
+        client.enroll(member, referrer)
+    client.upgrade("u1", "B", "manager")
+    client.order("O1", "C", line(1, 17903), line(2, 8996, 3))
+    client.complete("O1")
+    client.release()
+    client.payout("P1", "B", 2690)
+    client.confirm("P1")
+    for number, base in enumerate((2999, 2999, 2998)):
+        client.refund(f"R{number}", "O1", (2, 1, base))
+    return client
+
+
+def head(client: Client) -> int:
+    return client.ops.GetProgram(ops_pb2.GetProgramRequest(program_id=client.program_id)).head_position
+
+
+def test_the_worked_case_ends_in_a_debt_of_nine_and_the_next_release_settles_it(story: Client) -> None:
+    assert story.balance("B") == {"paid": 2690, "debt": 900, "accrued": 2690, "reversed": 900}
+    assert story.balance("A") == {"available": 895, "accrued": 1345, "reversed": 450}
+    story.order("O2", "C", line(1, 12_000), at=30)
+    story.complete("O2", at=31)
+    story.release(60)
+    assert story.balance("B") == {"available": 300, "paid": 2690, "accrued": 3890, "reversed": 900}
+    assert sum(story.trial_balance().values()) == 0
+    assert story.differences() == []
+
+
+def test_a_balance_can_be_asked_as_of_a_position_and_as_of_a_time(story: Client) -> None:
+    postings = story.ledger.ListPostings(lp.ListPostingsRequest(program_id=story.program_id, member_id="B")).postings
+    released = next(posting for posting in postings if posting.type == "order.released.v1")
+    assert story.balance("B", position=released.position) == {"available": 2690, "accrued": 2690}
+    assert story.balance("B", position=released.position - 1) == {"pending": 2690, "accrued": 2690}
+    assert story.balance("B", recorded_at=released.recorded_at) == {"available": 2690, "accrued": 2690}
+    assert story.balance("B", position=0) == {}
+    with pytest.raises(grpc.RpcError) as caught:
+        story.balance("B", position=head(story) + 1)
+    assert reason(caught.value)[:2] == (grpc.StatusCode.OUT_OF_RANGE, "POSITION_BEYOND_HEAD")
+
+
+def test_postings_come_in_pages_and_add_up_to_the_balances(story: Client) -> None:
+    pages, token = [], ""
+    while True:
+        request = lp.ListPostingsRequest(program_id=story.program_id, member_id="B", page_size=2, page_token=token)
+        answer = story.ledger.ListPostings(request)
+        pages.append(list(answer.postings))
+        token = answer.next_page_token
+        if not token:
+            break
+    postings = [posting for page in pages for posting in page]
+    assert len(pages) > 2
+    assert [posting.position for posting in postings] == sorted(posting.position for posting in postings)
+    sums: dict[int, int] = {}
+    for posting in postings:
+        sums[posting.account] = sums.get(posting.account, 0) + posting.amount.minor_units
+        assert posting.balance_after.minor_units == sums[posting.account]
+    assert sums == {1: 0, 2: 0, 3: 0, 4: 2690, 5: -900}
+
+
+def test_explain_tells_rate_base_rounding_and_what_it_reversed(story: Client) -> None:
+    postings = story.ledger.ListPostings(lp.ListPostingsRequest(program_id=story.program_id, member_id="B")).postings
+    accrued, reversed_ = postings[0], postings[-1]
+    answer = story.ledger.Explain(lp.ExplainRequest(program_id=story.program_id, posting_id=accrued.posting_id))
+    assert [(s.line_no, s.rule_id, s.tier, s.rate, s.base_minor, s.exact_minor, s.amount_minor) for s in answer.shares] == [
+        (1, "first", "manager", "0.1", 17903, "1790.3", 1790),
+        (2, "first", "manager", "0.1", 8996, "899.6", 900),
+    ]
+    assert [person.member_id for person in answer.people] == ["C", "B", "A"]
+    assert (answer.plan.plan_id, answer.plan.version) == ("two-level", 1)
+    answer = story.ledger.Explain(lp.ExplainRequest(program_id=story.program_id, posting_id=reversed_.posting_id))
+    [share] = answer.shares
+    assert (share.entitled_before_minor, share.entitled_after_minor, share.amount_minor, share.base_minor) == (300, 0, -300, 0)
+    assert answer.because_of == [accrued.position]
+    assert answer.posting.account == log_pb2.ACCOUNT_DEBT
+
+
+def test_every_posting_of_every_entry_can_be_explained(story: Client) -> None:
+    """Also the company's, and those of payouts and adjustments; shares of orders add up to the payee's or the company's posting."""
+    story.ledger.PostAdjustment(adjustment(story, "J1", 100))
+    entries = story.ops.ReadEntries(ops_pb2.ReadEntriesRequest(program_id=story.program_id, page_size=1000)).entries
+    explained, refused = 0, set()
+    for entry in entries:
+        for number in range(1, 10):
+            try:
+                answer = story.ledger.Explain(lp.ExplainRequest(program_id=story.program_id, posting_id=f"{entry.position}.{number}"))
+            except grpc.RpcError as error:
+                refused.add(reason(error)[1])
+                break
+            explained += 1
+            assert answer.entry == entry
+            assert answer.sentences
+            if entry.type == "order.paid.v1":
+                total = sum(share.amount_minor for share in answer.shares)
+                assert abs(answer.posting.amount_minor) == total
+    assert refused == {"POSTING_UNKNOWN"}
+    assert explained == 3 + 4 + 2 + 2 + 3 * 3 + 2
+
+
+def adjustment(client: Client, adjustment_id: str, minor: int, **more: Any) -> lp.PostAdjustmentRequest:
+    return lp.PostAdjustmentRequest(
+        program_id=client.program_id,
+        adjustment_id=adjustment_id,
+        member_id="B",
+        kind=log_pb2.ADJUSTMENT_KIND_CORRECTION,
+        amount=money(minor),
+        reason="goodwill",
+        requested_by="ann",
+        approved_by="bob",
+        posted_at=day(40),
+        **more,
+    )
+
+
+def test_an_order_shows_what_remains_of_it(story: Client) -> None:
+    found = story.ledger.GetOrder(lp.GetOrderRequest(program_id=story.program_id, order_id="O1"))
+    assert [(x.line_no, x.remaining_base_minor, x.remaining_quantity) for x in found.lines] == [(1, 17903, 1), (2, 0, 0)]
+    assert {(e.rule_id, e.member_id): e.amount_minor for e in found.lines[0].entitlements} == {("first", "B"): 1790, ("second", "A"): 895}
+    assert found.completed_at == day(3)
+    assert len(found.positions) == 6
+
+
+def test_malformed_input_lists_every_field(client: Client) -> None:
+    order = client.told_order("a b", "C", line(0, -1), currency="gbp")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.ledger.RecordOrder(lp.RecordOrderRequest(program_id=client.program_id, order=order))
+    assert reason(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # a client's RpcError is a Call too
+    assert status is not None
+    bad = error_details_pb2.BadRequest()
+    next(detail for detail in status.details if detail.Is(bad.DESCRIPTOR)).Unpack(bad)
+    fields = {violation.field for violation in bad.field_violations}
+    assert fields == {"order.order_id", "order.currency", "order.lines[0].line_no", "order.lines[0].base_minor"}
+
+
+def test_a_read_waits_for_nothing_but_knows_when_it_is_too_early(story: Client) -> None:
+    receipt = story.order("O9", "C", line(1, 100)).receipt
+    fresh = type_pb2.ReadConsistency(at_least_as_fresh=receipt.consistency_token)
+    assert story.balance("C", consistency=fresh) == {}
+    for token, expected in (("nonsense", "TOKEN_INVALID"), (receipt.consistency_token[:-4], "TOKEN_INVALID")):
+        with pytest.raises(grpc.RpcError) as caught:
+            story.balance("C", consistency=type_pb2.ReadConsistency(at_least_as_fresh=token))
+        assert reason(caught.value)[1] == expected
+
+
+def test_a_batch_answers_each_order_for_itself(story: Client) -> None:
+    """A good one, the same again, the same id with other content, an unknown buyer, a malformed one, another good one."""
+    good = story.told_order("O5", "C", line(1, 1000))
+    orders = [
+        good,
+        good,
+        story.told_order("O5", "C", line(1, 1001)),
+        story.told_order("O6", "nobody", line(1, 1)),
+        lp.Order(order_id="O7"),
+        story.told_order("O8", "C", line(1, 2000)),
+    ]
+    results = story.ledger.RecordOrders(lp.RecordOrdersRequest(program_id=story.program_id, orders=orders)).results
+    assert [result.WhichOneof("result") for result in results] == ["recorded", "recorded", "error", "error", "error", "recorded"]
+    assert [result.recorded.receipt.already_recorded for result in results[:2]] == [False, True]
+    assert results[0].recorded.receipt.position == results[1].recorded.receipt.position
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    found = [codes[result.error.code].name for result in results[2:5]]
+    assert found == ["ALREADY_EXISTS", "NOT_FOUND", "INVALID_ARGUMENT"]
+
+
+def test_an_unknown_program_is_named(client: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        Client(f"{client.program_id}-not", client.ledger, client.referral, client.ops).enroll("A")
+    assert reason(caught.value) == (grpc.StatusCode.NOT_FOUND, "PROGRAM_UNKNOWN", {"program_id": f"{client.program_id}-not"})
+
+
+def test_plans_are_found_by_position_by_time_and_by_id(client: Client) -> None:
+    published = client.publish()
+    for which in ({"position": published.receipt.position}, {"in_force_at": day(5)}, {"latest_of_plan_id": "two-level"}, {}):
+        found = client.ledger.GetPlan(lp.GetPlanRequest(program_id=client.program_id, **which))
+        assert (found.plan.plan_id, found.position, found.content_hash) == ("two-level", published.receipt.position, published.content_hash)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.ledger.GetPlan(lp.GetPlanRequest(program_id=client.program_id, latest_of_plan_id="other"))
+    assert reason(caught.value)[:2] == (grpc.StatusCode.NOT_FOUND, "PLAN_UNKNOWN")
+
+
+def test_two_documents_that_mean_the_same_are_the_same_version(client: Client) -> None:
+    """Comments and order of keys do not count; content does."""
+    first = client.publish()
+    document = "# with a comment\n" + "\n".join(reversed(["currency: GBP", "version: 1"])) + "\n"
+    again = client.publish(document + client_document_rest())
+    assert again.receipt.already_recorded
+    assert again.receipt.position == first.receipt.position
+    with pytest.raises(grpc.RpcError) as caught:
+        client.publish(document + client_document_rest().replace("10%", "11%"))
+    assert reason(caught.value)[1] == "ID_REUSED"
+
+
+def client_document_rest() -> str:
+    return """
+plan: two-level
+tiers: [member, manager, director, partner]
+effective: {from: "2000-01-01T00:00:00Z"}
+release: {days: 7}
+rules:
+  - {id: first, kind: generation, generation: 1, rate: 10%}
+  - {id: second, kind: generation, generation: 2, rate: 5%}
+"""
