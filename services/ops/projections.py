@@ -81,17 +81,19 @@ class Chain:
         self.faults: list[str] = []
         self._versions: dict[str, int] = {}
 
+    def fault(self, text: str) -> None:
+        if len(self.faults) < DIFFERENCES_SHOWN:
+            self.faults.append(text)
+
     def add(self, stored: Stored) -> None:
-        if len(self.faults) >= DIFFERENCES_SHOWN:
-            return
         at = f"position {stored.position}"
         if stored.position != self.position + 1:
-            self.faults.append(f"{at}: follows position {self.position}")
+            self.fault(f"{at}: follows position {self.position}")
         version = self._versions.get(stored.stream, 0) + 1
         if stored.stream_version != version:
-            self.faults.append(f"{at}: {stored.stream} has version {stored.stream_version}, expected {version}")
+            self.fault(f"{at}: {stored.stream} has version {stored.stream_version}, expected {version}")
         if stored.recorded_us <= self.recorded_us:
-            self.faults.append(f"{at}: recorded no later than the entry before it")
+            self.fault(f"{at}: recorded no later than the entry before it")
         expected = entry_hash(
             self.hash,
             stored.program_id,
@@ -106,7 +108,7 @@ class Chain:
             stored.decision,
         )
         if stored.hash != expected:
-            self.faults.append(f"{at}: hash {stored.hash.hex()}, expected {expected.hex()}")
+            self.fault(f"{at}: hash {stored.hash.hex()}, expected {expected.hex()}")
         self._versions[stored.stream] = stored.stream_version
         self.position, self.recorded_us, self.hash = stored.position, stored.recorded_us, stored.hash
 
@@ -122,7 +124,7 @@ def verify(
         chain, folded = _fold(connection, program_id, last, registered, progress)
         head = connection.execute("select head_hash from fenrun.programs where program_id = %s", [program_id]).fetchone()
         if chain.position != last or head is None or bytes(head[0]) != chain.hash:
-            chain.faults.append(f"the log ends at position {chain.position}; its head row says {last} and another hash or position")
+            chain.fault(f"the log ends at position {chain.position}; its head row says {last} and another hash or position")
         results = [Result("log", last, not chain.faults, chain.position, tuple(chain.faults))]
         for service, rows_by_view in folded:
             for view in service.views:
@@ -138,7 +140,11 @@ def _fold(
     for stored in entries(connection, program_id, last):
         chain.add(stored)
         for service, folding in foldings:
-            folding.add(service.read(stored))
+            try:
+                folding.add(service.read(stored))
+            except Exception as error:
+                # What the log holds cannot be trusted here: say where, and go on to see what else is wrong.
+                chain.fault(f"position {stored.position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
         if stored.position % 2000 == 0:
             progress(stored.position, last)
     progress(last, last)

@@ -88,10 +88,10 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         first = eventlog.store(before, draft, 1, ("program.created.v1", fact, b""), actor(context), now_us)
         async with self._connect() as connection:
             created = await eventlog.create_program(connection, first, request.currency)
+            recorded = (await eventlog.head(connection, request.program_id)).currency
             [stored] = await eventlog.at(connection, request.program_id, [1])
-        recorded = log_pb2.ProgramCreated.FromString(stored.fact)
-        if recorded.currency != request.currency:
-            raise IdReused(f"program {request.program_id!r}", 1, "currency", recorded.currency, request.currency)
+        if recorded != request.currency:
+            raise IdReused(f"program {request.program_id!r}", 1, "currency", recorded, request.currency)
         response = pb.CreateProgramResponse()
         response.receipt.program_id = stored.program_id
         response.receipt.position = 1

@@ -69,7 +69,8 @@ async def head(connection: Connection, program_id: str, lock: bool = False) -> H
     statement = "select program_id, currency, head_position, head_hash, head_recorded_us from fenrun.programs where program_id = %s"
     cursor = await connection.execute(statement + (" for update" if lock else ""), [program_id])
     row = await cursor.fetchone()
-    if row is None:
+    # A program without a currency is the eventsourcing library's own (runtime/recorder.py); no service of ours writes to it.
+    if row is None or not row[1]:
         raise ProgramUnknown(program_id)
     return Head(*row)
 

@@ -58,9 +58,7 @@ def touch(touch_id: str, member: str, referrer: str) -> RecordTouch:
 
 
 def upgrade(upgrade_id: str, member: str, tier: str = "manager", evidence: f.Evidence | None = None) -> UpgradeMember:
-    return UpgradeMember(
-        f.MemberUpgraded(upgrade_id, member, tier, evidence or f.Evidence(f.EvidenceKind.SEAT_GRANTED, "", "")), 3
-    )
+    return UpgradeMember(f.MemberUpgraded(upgrade_id, member, tier, evidence or f.Evidence(f.EvidenceKind.SEAT_GRANTED, "", "")), 3)
 
 
 def correct(correction_id: str, member: str, referrer: str, asked: str = "ann", approved: str = "bob") -> CorrectBinding:

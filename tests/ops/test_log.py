@@ -1,0 +1,156 @@
+"""The raw log over gRPC, and the projections made from it: read, watch, verify, rebuild."""
+
+import threading
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from fenrun.ops.v1 import ops_pb2 as op
+
+from services import composition
+from services.kernel.chain import entry_hash
+from tests.given import Client, line, reason
+
+
+@pytest.fixture
+def shop(client: Client) -> Client:
+    client.publish()
+    for member, referrer in (("A", ""), ("B", "A"), ("C", "B")):
+        client.enroll(member, referrer)
+    for number in range(5):
+        client.order(f"o{number}", "C", line(1, 1000 + number))
+    client.complete("o1")
+    return client
+
+
+def read(client: Client, **more: Any) -> op.ReadEntriesResponse:
+    return client.ops.ReadEntries(op.ReadEntriesRequest(program_id=client.program_id, **more))
+
+
+def test_entries_come_in_pages_and_chain(shop: Client) -> None:
+    """Anybody can recompute every hash from what the API shows."""
+    entries: list[Any] = []
+    token = ""
+    while True:
+        page = read(shop, page_size=4, page_token=token)
+        entries += page.entries
+        token = page.next_page_token
+        if not token:
+            break
+    assert [entry.position for entry in entries] == list(range(1, 12))
+    previous = bytes(32)
+    for e in entries:
+        assert e.previous_hash == previous
+        times = (e.occurred_at.ToMicroseconds(), e.recorded_at.ToMicroseconds())
+        previous = entry_hash(previous, e.program_id, e.position, e.stream, e.stream_version, e.type, *times, e.actor, e.fact, e.decision)
+        assert e.hash == previous
+
+
+def test_one_stream_can_be_read_alone(shop: Client) -> None:
+    assert [entry.type for entry in read(shop, stream="order/o1").entries] == ["order.paid.v1", "order.completed.v1"]
+
+
+def test_a_watch_shows_the_past_then_each_new_entry_and_is_resumed_where_it_broke(shop: Client) -> None:
+    seen: list[int] = []
+    for _ in range(2):
+        after = seen[-1] if seen else 0
+        call = shop.ops.WatchEntries(op.WatchEntriesRequest(program_id=shop.program_id, after_position=after), timeout=20)
+        expected = read(shop, page_size=1000).entries[-1].position + 3
+        writer = threading.Thread(target=lambda base=expected: [shop.order(f"new-{base}-{n}", "C", line(1, 1)) for n in range(3)])
+        writer.start()
+        for answer in call:
+            seen += [entry.position for entry in answer.entries]
+            if seen[-1] >= expected:
+                break
+        call.cancel()
+        writer.join()
+    assert seen == list(range(1, len(seen) + 1))
+    assert len(seen) == 11 + 6
+
+
+def test_a_watch_from_beyond_the_head_is_refused(shop: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        next(shop.ops.WatchEntries(op.WatchEntriesRequest(program_id=shop.program_id, after_position=999)))
+    assert reason(caught.value)[:2] == (grpc.StatusCode.OUT_OF_RANGE, "POSITION_BEYOND_HEAD")
+
+
+def test_a_program_opens_once(shop: Client) -> None:
+    again = shop.ops.CreateProgram(op.CreateProgramRequest(program_id=shop.program_id, currency="GBP"))
+    assert (again.receipt.already_recorded, again.receipt.position) == (True, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.ops.CreateProgram(op.CreateProgramRequest(program_id=shop.program_id, currency="USD"))
+    assert reason(caught.value)[1:] == (
+        "ID_REUSED",
+        {"id": f"program '{shop.program_id}'", "position": "1", "field": "currency", "recorded": "GBP", "given": "USD"},
+    )
+
+
+SPOILS = [
+    ("ledger.balances", "update ledger.balances set pending = pending + 1, accrued = accrued + 1 where program_id = %s and position = 6"),
+    ("ledger.balances", "delete from ledger.balances where program_id = %s and position = 7"),
+    ("ledger.company", "update ledger.company set balance = balance + 5 where program_id = %s"),
+    ("ledger.members", "insert into ledger.members values (%s, 'ghost', '', 0, false, '', 0, 0)"),
+    ("ledger.due", "update ledger.due set amount_minor = amount_minor + 1 where program_id = %s"),
+    ("ledger.holds", "insert into ledger.holds values (%s, 'ghost', 'A', '')"),
+    ("referral.members", "update referral.members set referrer_id = 'C' where program_id = %s and member_id = 'B'"),
+    ("referral.binding_events", "delete from referral.binding_events where program_id = %s and member_id = 'A'"),
+]
+
+
+@pytest.mark.parametrize(("projection", "spoil"), SPOILS, ids=[f"{name}-{sql.split()[0]}" for name, sql in SPOILS])
+def test_a_spoiled_view_is_found_and_rebuilt_and_the_old_rows_kept(shop: Client, dsn: str, projection: str, spoil: str) -> None:
+    """Only the spoiled projection differs; after the rebuild none does, and writers go on as before."""
+    with psycopg.connect(dsn) as connection:
+        changed = connection.execute(spoil.encode(), [shop.program_id]).rowcount
+    assert changed > 0
+    assert {difference.split(":")[0] for difference in shop.differences()} == {projection}
+    rebuilt = shop.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection=projection))
+    assert rebuilt.rows_replaced == changed
+    assert shop.differences() == []
+    with psycopg.connect(dsn) as connection:
+        kept = connection.execute("select count(*) from fenrun.replaced_rows where program_id = %s", [shop.program_id]).fetchone()
+    assert kept == (0 if spoil.startswith("delete") else changed,)
+    shop.order("later", "C", line(1, 5000))
+    assert shop.differences() == []
+
+
+def test_a_changed_entry_is_found_by_the_chain(shop: Client, dsn: str) -> None:
+    """Only somebody who takes the trigger away can change an entry; the replay names the position."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("alter table fenrun.entries disable trigger entries_are_for_ever")
+        connection.execute("update fenrun.entries set actor = 'mallory' where program_id = %s and position = 8", [shop.program_id])
+        connection.execute("alter table fenrun.entries enable trigger entries_are_for_ever")
+    differences = shop.differences()
+    assert len(differences) == 1
+    assert differences[0].startswith("log: position 8: hash")
+
+
+def test_a_fact_that_does_not_read_any_more_is_named_by_its_position(shop: Client, dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("alter table fenrun.entries disable trigger entries_are_for_ever")
+        connection.execute("update fenrun.entries set fact = '\\xff' where program_id = %s and position = 8", [shop.program_id])
+        connection.execute("alter table fenrun.entries enable trigger entries_are_for_ever")
+    found = [difference for difference in shop.differences() if difference.startswith("log: position 8")]
+    assert "hash" in found[0]
+    assert "order.paid.v1 cannot be folded: DecodeError" in found[1]
+
+
+def test_projections_are_listed_with_their_rows(shop: Client) -> None:
+    found = shop.ops.ListProjections(op.ListProjectionsRequest(program_id=shop.program_id)).projections
+    assert {one.name: one.rows for one in found}["ledger.members"] == 3
+    assert all(one.inline and one.position == 11 for one in found)
+
+
+def test_an_unknown_projection_is_named(shop: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="log"))
+    assert reason(caught.value)[1] == "PROJECTION_UNKNOWN"
+
+
+def test_the_service_acts_as_the_role_that_cannot_change_the_log(server: composition.RunningServer) -> None:
+    with psycopg.connect(composition.service_dsn(server.dsn)) as connection:
+        row = connection.execute("select current_user").fetchone()
+        assert row == (composition.SERVICE_ROLE,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("update fenrun.entries set actor = 'mallory'")
