@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -40,7 +42,7 @@ from services.referral.application import Referral
 from services.referral.transport import ReferralTransport
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.eventlog import Connection
-from services.runtime.migrations import migrate
+from services.runtime.migrations import MigrationChanged, migrate
 from services.runtime.settings import Settings
 from services.runtime.writer import Writer
 
@@ -54,6 +56,15 @@ LARGEST_MESSAGE = 64 * 1024 * 1024
 # What each service takes in bulk.
 FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
 MIGRATIONS = (ledger_application.SQL, referral_application.SQL)
+# A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
+# the return of its database.
+RECONNECT_S = 5
+# How long an append without a caller may keep the process from ending.
+CLOSING_S = 1
+
+
+class CannotServe(Exception):
+    """The database cannot be used or the address cannot be listened on; `str()` is the sentence for whoever started us."""
 
 
 def now_us() -> int:
@@ -69,10 +80,17 @@ def service_dsn(dsn: str) -> str:
 
 @contextlib.contextmanager
 def database(settings: Settings) -> Iterator[str]:
-    """A migrated database to serve from: the one in the settings, or the embedded default while the block lasts."""
+    """A migrated database to serve from: the one in the settings, or the embedded default while the block lasts. Raises CannotServe."""
     with contextlib.ExitStack() as closing:
         dsn = settings.dsn or closing.enter_context(EmbeddedPostgres(settings.data_dir)).dsn
-        applied = migrate(settings.owner_dsn or dsn, MIGRATIONS)
+        try:
+            applied = migrate(settings.owner_dsn or dsn, MIGRATIONS)
+            # A pool would only say later, and to callers, that the role cannot be taken.
+            psycopg.connect(service_dsn(dsn)).close()
+        except psycopg.Error as error:
+            raise CannotServe(f"the database cannot be used: {' '.join(str(error).split())}") from error
+        except MigrationChanged as error:
+            raise CannotServe(str(error)) from error
         if applied:
             log.info("database.migrated", applied=applied)
         yield dsn
@@ -80,11 +98,20 @@ def database(settings: Settings) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str]:
-    """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish."""
+    """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish.
+
+    Raises CannotServe.
+    """
+    refuse_taken(listen)
     pool = AsyncConnectionPool(
-        service_dsn(dsn), min_size=1, max_size=settings.pool_size, timeout=5, open=False, kwargs={"autocommit": True}
+        service_dsn(dsn),
+        min_size=1,
+        max_size=settings.pool_size,
+        timeout=5,
+        reconnect_timeout=RECONNECT_S,
+        open=False,
+        kwargs={"autocommit": True},
     )
-    await pool.open()
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[Connection]:
@@ -122,17 +149,45 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     ]
     reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], grpc_server)
     host = listen.rpartition(":")[0]
-    port = grpc_server.add_insecure_port(listen)
-    await grpc_server.start()
-    for name in ["", *names]:
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
+        port = grpc_server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise CannotServe(f"cannot listen on {listen}: {error}") from error
+    await pool.open()
+    try:
+        await grpc_server.start()
+        for name in ["", *names]:
+            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
         yield f"{host}:{port}"
     finally:
         await health.enter_graceful_shutdown()
         await grpc_server.stop(settings.drain_s)
-        await writer.close()
+        # Every caller has been answered or cut off by now; what is left is an append that the database does not finish.
+        await writer.close(CLOSING_S)
         await pool.close()
+
+
+def refuse_taken(listen: str) -> None:
+    """Raises CannotServe for an address that is taken or makes no sense, before gRPC does so in words for gRPC's developers."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise CannotServe(f"cannot listen on {listen!r}: write HOST:PORT, such as 127.0.0.1:50051")
+    try:
+        addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotServe(f"cannot listen on {listen}: {error.strerror}") from error
+    failures = []
+    for family, kind, _, _, address in addresses:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                failures.append(error)
+    # A host of several addresses may lack one of them (::1 in a container); gRPC listens on the others.
+    grave = [failure for failure in failures if failure.errno in (errno.EADDRINUSE, errno.EACCES)]
+    if grave or len(failures) == len(addresses):
+        raise CannotServe(f"cannot listen on {listen}: {(grave or failures)[0].strerror}")
 
 
 class RunningServer:
@@ -188,10 +243,16 @@ def start(settings: Settings) -> RunningServer:
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM. Where the embedded default is used, server.json in its directory says how to reach it."""
+    """Serves until SIGINT or SIGTERM. Where the embedded default is used, server.json in its directory says how to reach it.
+
+    What cannot be served ends the process: one sentence on stderr, status 1.
+    """
     configure_logging(settings.log_level)
-    with database(settings) as dsn:
-        asyncio.run(_serve(settings, dsn))
+    try:
+        with database(settings) as dsn:
+            asyncio.run(_serve(settings, dsn))
+    except CannotServe as reason:
+        raise SystemExit(f"fenrun: {reason}") from None
 
 
 async def _serve(settings: Settings, dsn: str) -> None:

@@ -47,9 +47,6 @@ CHANNEL_OPTIONS = [
 # How long a server that wrote server.json may take to answer before it counts as gone.
 KNOCK_S = 2
 
-# What the contract says of an id, and the same for people.
-ID_RULE = ("does not match regex pattern `^[!-.0-~]{1,100}$`", "must be 1 to 100 printable ASCII characters without space and slash")
-
 Program = Annotated[str, typer.Option("--program", "-P", envvar="FENRUN_PROGRAM", help="The program whose books are meant.")]
 Target = Annotated[
     str | None,
@@ -363,5 +360,5 @@ def refusal(status: "Status") -> tuple[str, str]:
         for violation in bad.field_violations
     )
     told = status.message if not fields or fields in status.message else f"{status.message}: {fields}" if status.message else fields
-    told = told.replace(*ID_RULE) or ", ".join(f"{key} {value}" for key, value in sorted(info.metadata.items()))
+    told = told or ", ".join(f"{key} {value}" for key, value in sorted(info.metadata.items()))
     return info.reason.removeprefix("ERROR_REASON_"), told

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import protovalidate
+import psycopg
 import structlog
 from fenrun.type.v1 import type_pb2
 from google.protobuf import any_pb2
@@ -19,10 +20,13 @@ from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHe
 from services.runtime import tokens
 from services.runtime.eventlog import Connection, head
 from services.runtime.stored import microseconds, timestamp
-from services.runtime.writer import Outcome
+from services.runtime.writer import DATABASE_LOST, Outcome, answer_to
 
 log = structlog.get_logger()
 DOMAIN = "fenrun"
+# A status travels in the trailing metadata, twice: as text and as details. gRPC clients refuse more than 8 KiB of metadata, and then the
+# caller gets RESOURCE_EXHAUSTED instead of the reason.
+LONGEST_MESSAGE, LONGEST_VALUE, MOST_VIOLATIONS = 500, 150, 8
 
 # The one table from reasons to status codes.
 INVALID, MISSING, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
@@ -58,6 +62,13 @@ CODES = {
     "DATED_TOO_EARLY": PRECONDITION,
 }
 
+# What the contract says in patterns, said for people.
+IN_WORDS = {
+    "does not match regex pattern `^[!-.0-~]{1,100}$`": "must be 1 to 100 printable ASCII characters without space and slash",
+    "does not match regex pattern `^[!-.0-~]{0,100}$`": "must be at most 100 printable ASCII characters without space and slash",
+    "does not match regex pattern `^[A-Z]{3}$`": "must be a three-letter ISO 4217 code, such as CNY",
+}
+
 _validator = protovalidate.Validator()
 
 Request = TypeVar("Request", bound=Message, contravariant=True)
@@ -77,7 +88,7 @@ def validate(message: Message, prefix: str = "") -> None:
     """Checks a message against the rules its .proto states. Raises Violations."""
     found = _validator.collect_violations(message)
     if found:
-        raise Violations([(prefix + _path(violation), violation.proto.message) for violation in found])
+        raise Violations([(prefix + _path(violation), IN_WORDS.get(text := violation.proto.message, text)) for violation in found])
 
 
 def _path(violation: protovalidate.Violation) -> str:
@@ -100,16 +111,26 @@ def moment(field: str, value: Timestamp) -> int:
 
 
 def status_of(refusal: Refusal) -> status_pb2.Status:
-    """The refusal as google.rpc.Status: one ErrorInfo, and BadRequest for malformed input."""
-    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata)
+    """The refusal as google.rpc.Status: one ErrorInfo, and BadRequest for malformed input. Long texts and lists are cut short."""
+    values = {key: clipped(value, LONGEST_VALUE) for key, value in refusal.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=values)
     details = [_any(info)]
     if isinstance(refusal, Malformed):
         listed = refusal.violations if isinstance(refusal, Violations) else [(refusal.field, str(refusal))]
         bad = error_details_pb2.BadRequest(
-            field_violations=[error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in listed]
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=clipped(field, LONGEST_VALUE), description=clipped(text, LONGEST_VALUE))
+                for field, text in listed[:MOST_VIOLATIONS]
+            ]
         )
         details.append(_any(bad))
-    return status_pb2.Status(code=CODES[refusal.reason].value[0], message=str(refusal), details=details)
+    return status_pb2.Status(code=CODES[refusal.reason].value[0], message=clipped(str(refusal), LONGEST_MESSAGE), details=details)
+
+
+def clipped(text: str, longest: int) -> str:
+    """The text in at most so many bytes of UTF-8; half a surrogate pair, which YAML and JSON may bring, as an escape."""
+    encoded = text.encode(errors="backslashreplace")
+    return encoded.decode() if len(encoded) <= longest else encoded[: longest - 3].decode(errors="ignore") + "…"
 
 
 def _any(message: Message) -> any_pb2.Any:
@@ -140,6 +161,12 @@ def unary(method: Callable[[Any, Request, Context], Awaitable[Response]]) -> Cal
             raise AssertionError("abort always raises") from None
         except grpc.aio.AbortError:
             raise
+        except (*DATABASE_LOST, psycopg.DataError) as error:
+            answer = answer_to(error)
+            outcome = answer.reason
+            log.warning("rpc.database", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)
+            await abort(context, answer)
+            raise AssertionError("abort always raises") from None
         except Exception as error:
             outcome = "INTERNAL"
             log.exception("rpc.failed", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)
@@ -183,6 +210,11 @@ def streaming(
             await abort(context, refusal)
         except grpc.aio.AbortError:
             raise
+        except (*DATABASE_LOST, psycopg.DataError) as error:
+            answer = answer_to(error)
+            outcome = answer.reason
+            log.warning("rpc.database", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)
+            await abort(context, answer)
         except Exception as error:
             outcome = "INTERNAL"
             log.exception("rpc.failed", rpc=method.__name__, program_id=getattr(request, "program_id", ""), error=type(error).__name__)

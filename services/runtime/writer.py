@@ -17,12 +17,22 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from services.kernel.decider import Answer, Draft, Entry, NotLoaded, Repeated
-from services.kernel.refusals import Refusal, Unavailable
+from services.kernel.refusals import Malformed, Refusal, Unavailable
 from services.runtime import eventlog
 from services.runtime.eventlog import Changes, Connection, Head, HeadMoved
 from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
+
+# The connection broke or none could be had: what was asked for may or may not have happened.
+DATABASE_LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
+
+
+def answer_to(error: Exception) -> Refusal:
+    """What a caller is told when the database did not answer, or cannot hold a value it was given (NUL in a text, a number too large)."""
+    if isinstance(error, psycopg.DataError | ValueError):
+        return Malformed("request", f"a value cannot be stored: {str(error).partition(chr(10))[0]}")
+    return Unavailable("the database cannot be reached; repeat the call, every fact counts once")
 
 
 class Participant(Protocol):
@@ -135,10 +145,14 @@ class Writer:
             queue.task = loop.create_task(self._drain(program_id, queue))
         return [await item.answer for item in waiting]
 
-    async def close(self) -> None:
-        """Waits until everything submitted is answered."""
-        while tasks := [queue.task for queue in self._queues.values() if queue.task]:
-            await asyncio.wait(tasks)
+    async def close(self, within_s: float) -> None:
+        """Waits until everything submitted is answered, but no longer than this; what the database still holds up then is cut off."""
+        tasks = [queue.task for queue in self._queues.values() if queue.task]
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=within_s)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _drain(self, program_id: str, queue: _Queue) -> None:
         try:
@@ -160,8 +174,10 @@ class Writer:
 
     async def _settle(self, program_id: str, batch: list[_Waiting]) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""
+        loop = asyncio.get_running_loop()
         contended, waited_s, pause_s = False, 0.0, 0.01
         while batch:
+            began_s = loop.time()
             try:
                 async with self._connect() as connection:
                     done = await self._attempt(connection, program_id, batch, lock=contended)
@@ -173,16 +189,24 @@ class Writer:
                 for item in batch:
                     _resolve(item, refusal)
                 return
-            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError) as error:
+            except DATABASE_LOST as error:
+                # An attempt may have waited for a connection itself.
+                waited_s += loop.time() - began_s
                 if waited_s >= self._retry_for_s:
                     log.error("writer.database_unreachable", program_id=program_id, commands=len(batch), error=str(error))
                     for item in batch:
-                        _resolve(item, Unavailable("the database cannot be reached; repeat the call, every fact counts once"))
+                        _resolve(item, answer_to(error))
                     return
                 log.warning("writer.retrying", program_id=program_id, commands=len(batch), error=str(error))
                 await self._sleep(pause_s)
                 waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
             except Exception as error:
+                if len(batch) == 1 and isinstance(error, psycopg.DataError):
+                    log.warning(
+                        "writer.unstorable", program_id=program_id, command=type(batch[0].command).__name__, error=type(error).__name__
+                    )
+                    _resolve(batch[0], answer_to(error))
+                    return
                 if len(batch) == 1:
                     log.exception("writer.command_failed", program_id=program_id, command=type(batch[0].command).__name__)
                     if not batch[0].answer.done():
@@ -242,10 +266,16 @@ class Writer:
             if isinstance(answer, Repeated):
                 answers.append(Outcome(head.program_id, (answer.entry,), True, head.position))
                 continue
+            try:
+                written = [participant.write(draft) for draft in answer]
+            except ValueError as error:
+                # protobuf holds 64-bit numbers and text that UTF-8 can write; Python's are larger.
+                answers.append(answer_to(error))
+                continue
             entries = []
-            for draft in answer:
+            for draft, bytes_ in zip(answer, written, strict=True):
                 version = participant.next_version(state, draft.stream)
-                stored = eventlog.store(head, draft, version, participant.write(draft), item.actor, now)
+                stored = eventlog.store(head, draft, version, bytes_, item.actor, now)
                 head = head._replace(position=stored.position, hash=stored.hash, recorded_us=stored.recorded_us)
                 stored_entries.append(stored)
                 for other in self._participants:
