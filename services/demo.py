@@ -221,9 +221,7 @@ def show(shop: Shop) -> None:
     results = [step.result for step in steps if step.WhichOneof("step") == "result"]
     if not all(result.equal for result in results):
         raise SystemExit("the replay differs from the live views; this is a bug")
-    console.print(
-        f"\nReplayed {results[0].rows} entries from zero: the hash chain and {len(results) - 1} live views are equal."
-    )
+    console.print(f"\nReplayed {results[0].rows} entries from zero: the hash chain and {len(results) - 1} live views are equal.")
 
 
 def main() -> None:

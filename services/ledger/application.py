@@ -6,9 +6,9 @@ from pathlib import Path
 from services.kernel.decider import Answer, Draft, Entry
 from services.ledger import codec
 from services.ledger.domain import commands as c
-from services.ledger.domain.books import NOTHING, Balance, Books, Member, Releasable, evolve
+from services.ledger.domain.books import NOTHING, Balance, Books, Member, evolve
 from services.ledger.domain.decide import decide
-from services.ledger.domain.facts import OrderPaid, PayoutRequested
+from services.ledger.domain.facts import HoldPlaced, OrderPaid, PayoutRequested
 from services.ledger.domain.plan import PlanVersion, version_of
 from services.ledger.projection import LedgerChanges
 from services.runtime import eventlog
@@ -87,9 +87,8 @@ class Ledger:
                 case c.CompleteOrder() | c.RefundOrder():
                     streams.add(f"order/{command.fact.order_id}")
                 case c.ReleaseDue():
-                    books.loaded_releases = await self._releases(connection, program_id, command)
-                    streams.update(f"order/{release.order_id}" for release in books.loaded_releases[: command.limit])
-                    balances.update(release.member_id for release in books.loaded_releases)
+                    books.orders_due = await orders_due(connection, program_id, command.occurred_us, command.limit)
+                    streams.update(f"order/{order_id}" for order_id in books.orders_due)
                 case c.PlaceHold():
                     streams.add(f"hold/{command.fact.hold_id}")
                     if command.fact.member_id:
@@ -121,7 +120,7 @@ class Ledger:
             first = entries[0]
             if isinstance(first.fact, PayoutRequested):
                 balances.add(first.fact.member_id)
-            elif isinstance(first.fact, OrderPaid) and stream not in recorded_now and books.loaded_releases is None:
+            elif isinstance(first.fact, OrderPaid) and stream not in recorded_now:
                 members.add(first.fact.member_id)
                 balances.update(person.member_id for person in first.decision.people)
         if members:
@@ -133,6 +132,8 @@ class Ledger:
         if balances:
             books.balances = dict.fromkeys(balances, NOTHING)
             books.balances.update(await self._balances(connection, program_id, head.currency, list(balances)))
+        if books.orders_due:
+            books.holds = await self._holds(connection, program_id, list(balances))
         return books
 
     async def _paths(self, connection: Connection, program_id: str, members: list[str], depth: int) -> dict[str, Member]:
@@ -156,13 +157,36 @@ class Ledger:
         )
         return {row[0]: Balance(*row[1:]) for row in await cursor.fetchall()}
 
-    async def _releases(self, connection: Connection, program_id: str, command: c.ReleaseDue) -> list[Releasable]:
+    async def _holds(self, connection: Connection, program_id: str, members: list[str]) -> dict[str, HoldPlaced]:
+        """Holds in force on these members."""
         cursor = await connection.execute(
-            "select order_id, member_id, due_us, amount_minor from ledger.due d where program_id = %s and due_us <= %s"
+            "select hold_id, member_id from ledger.holds where program_id = %s and member_id = any(%s::text[]) and member_id <> ''",
+            [program_id, array(members)],
+        )
+        return {hold_id: HoldPlaced(hold_id, member_id, "", "") for hold_id, member_id in await cursor.fetchall()}
+
+
+async def orders_due(connection: Connection, program_id: str, as_of_us: int, limit: int) -> list[str]:
+    """Up to `limit` orders of which something is due at or before a time and stopped by no hold, the one due earliest first."""
+    found: dict[str, None] = {}
+    after: tuple[int, str, str] = (-(2**63), "", "")
+    rows_at_once = 4 * limit
+    while True:
+        # An order has a row for each payee, so rows are read on until there are orders enough.
+        cursor = await connection.execute(
+            "select due_us, order_id, member_id from ledger.due d where program_id = %s and due_us <= %s"
+            " and (due_us, order_id, member_id) > (%s, %s, %s)"
             " and not exists (select from ledger.holds h where h.program_id = d.program_id and h.member_id = d.member_id"
             " and h.member_id <> '') and not exists (select from ledger.holds h where h.program_id = d.program_id"
             " and h.order_id = d.order_id and h.order_id <> '')"
             " order by due_us, order_id, member_id limit %s",
-            [program_id, command.occurred_us, command.limit + 1],
+            [program_id, as_of_us, *after, rows_at_once],
         )
-        return [Releasable(*row) for row in await cursor.fetchall()]
+        rows = await cursor.fetchall()
+        for _, order_id, _ in rows:
+            found[order_id] = None
+            if len(found) == limit:
+                return list(found)
+        if len(rows) < rows_at_once:
+            return list(found)
+        after = rows[-1]

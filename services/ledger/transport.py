@@ -13,7 +13,7 @@ from services.kernel.decider import Entry
 from services.kernel.refusals import Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
 from services.kernel.times import to_text
 from services.ledger import codec, explaining, views
-from services.ledger.application import Ledger
+from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.plan import PlanVersion, canonical, parse
@@ -145,11 +145,13 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             currency = (await eventlog.head(connection, request.program_id)).currency
         outcome = await self._writer.submit(request.program_id, c.ReleaseDue(as_of, limit), actor(context))
+        async with self._connect() as connection:
+            more = bool(await orders_due(connection, request.program_id, as_of, 1))
         dues = [due for entry in outcome.entries for due in entry.decision.due]
         return pb.ReleaseDueResponse(
             orders_released=len(outcome.entries),
             amount=type_pb2.Money(minor_units=-sum(due.amount_minor for due in dues), currency=currency),
-            more=len(dues) == limit,
+            more=more,
             consistency_token=tokens.make(request.program_id, outcome.position),
         )
 

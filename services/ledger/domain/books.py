@@ -167,13 +167,6 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
     return order
 
 
-class Releasable(NamedTuple):
-    order_id: str
-    member_id: str
-    due_us: int
-    amount_minor: int
-
-
 @dataclass(slots=True)
 class Books:
     """The state. Keys held but absent map to None (or the empty balance); keys not held raise NotLoaded unless the books are complete."""
@@ -188,8 +181,8 @@ class Books:
     balances: dict[str, Balance] = field(default_factory=dict)
     holds: dict[str, HoldPlaced] = field(default_factory=dict)
     due: dict[tuple[int, str, str], int] = field(default_factory=dict)
-    # The next releases, where a partial state was loaded for a release: what is due and not held, in order.
-    loaded_releases: list[Releasable] | None = None
+    # Where a partial state was loaded for a release: the orders of which something is due and not held, earliest first.
+    orders_due: list[str] | None = None
 
     def member(self, member_id: str) -> Member | None:
         found = self.members.get(member_id)
@@ -223,21 +216,24 @@ class Books:
     def plan_at(self, position: int) -> PlanVersion:
         return next(version for version in self.plans if version.position == position)
 
-    def releasable(self, as_of_us: int, limit: int) -> tuple[list[Releasable], bool]:
-        """Up to `limit` dues at or before a time that no hold stops, earliest first, and whether there are more."""
-        if self.loaded_releases is not None:
-            found = self.loaded_releases
-        else:
-            if not self.complete:
-                raise NotLoaded("what is due")
-            held_members = {hold.member_id for hold in self.holds.values() if hold.member_id}
+    def releasable(self, as_of_us: int, limit: int) -> list[tuple[str, list[DueChange]]]:
+        """Up to `limit` orders with what of them is due at or before a time and stopped by no hold, the order due earliest first."""
+        held_members = {hold.member_id for hold in self.holds.values() if hold.member_id}
+        if self.orders_due is not None:
+            order_ids = self.orders_due
+        elif self.complete:
             held_orders = {hold.order_id for hold in self.holds.values() if hold.order_id}
-            found = [
-                Releasable(order_id, member_id, due_us, amount)
-                for (due_us, order_id, member_id), amount in sorted(self.due.items())
-                if due_us <= as_of_us and member_id not in held_members and order_id not in held_orders
-            ]
-        return found[:limit], len(found) > limit
+            rows = [(order_id, member_id) for due_us, order_id, member_id in sorted(self.due) if due_us <= as_of_us]
+            order_ids = list(dict.fromkeys(o for o, member_id in rows if o not in held_orders and member_id not in held_members))
+        else:
+            raise NotLoaded("what is due")
+        found = []
+        for order_id in order_ids[:limit]:
+            order = self.order(order_id)
+            assert order is not None, "what is due is due from an order"
+            dues = sorted((due_us, member_id, amount) for (member_id, due_us), amount in order.due.items() if due_us <= as_of_us and amount)
+            found.append((order_id, [DueChange(m, due_us, amount) for due_us, m, amount in dues if m not in held_members]))
+        return found
 
 
 def evolve(books: Books, entry: Entry) -> None:

@@ -36,7 +36,7 @@ class RefundOrder:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDue:
-    """Everything due at or before `occurred_us`, at most `limit` dues."""
+    """Everything due at or before `occurred_us`, of at most `limit` orders."""
 
     occurred_us: int
     limit: int

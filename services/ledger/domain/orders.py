@@ -220,13 +220,9 @@ def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
 
 def release(books: Books, command: ReleaseDue) -> Answer:
     """Moves what is due and not held to available, one entry for each order. Nothing due: no entry."""
-    releasable, _ = books.releasable(command.occurred_us, command.limit)
-    by_order: dict[str, list[DueChange]] = {}
-    for order_id, member_id, due_us, amount in releasable:
-        by_order.setdefault(order_id, []).append(DueChange(member_id, due_us, amount))
     balances: dict[str, Balance] = {}
     drafts = []
-    for order_id, dues in by_order.items():
+    for order_id, dues in books.releasable(command.occurred_us, command.limit):
         postings: dict[tuple[Account, str], int] = {}
         for member_id, _, amount in dues:
             balance = balances.get(member_id) or books.balance(member_id)
