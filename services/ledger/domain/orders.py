@@ -83,15 +83,21 @@ def record(books: Books, command: RecordOrder) -> Answer:
 
 def path(books: Books, buyer_id: str, buyer: Member, depth: int) -> tuple[Person, ...]:
     """The buyer and the locked people above, nearest first, at most `depth` of them. An open binding ends it: a touch pays nobody."""
-    people = [Person(buyer_id, buyer.tier, buyer.binding_position, buyer.tier_position)]
+    people = [_person(buyer_id, buyer)]
     current = buyer
     while len(people) <= depth and current.locked and current.referrer_id:
         above_id = current.referrer_id
         above = books.member(above_id)
         assert above is not None, "a binding names only enrolled members"
-        people.append(Person(above_id, above.tier, above.binding_position if above.locked else 0, above.tier_position))
+        people.append(_person(above_id, above))
         current = above
     return tuple(people)
+
+
+def _person(member_id: str, member: Member) -> Person:
+    """A binding to nobody is no binding to anybody: its position is 0."""
+    bound = member.locked and member.referrer_id
+    return Person(member_id, member.tier, member.binding_position if bound else 0, member.tier_position)
 
 
 def complete(books: Books, command: CompleteOrder) -> Answer:
