@@ -161,6 +161,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         yield f"{host}:{port}"
     finally:
         await health.enter_graceful_shutdown()
+        watchers.close()
         await grpc_server.stop(settings.drain_s)
         # Every caller has been answered or cut off by now; what is left is an append that the database does not finish.
         await writer.close(CLOSING_S)
@@ -288,7 +289,8 @@ def configure_logging(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if sys.stderr.isatty():
-        processors.append(structlog.dev.ConsoleRenderer())
+        # Plain tracebacks: the pretty ones print every local variable, and those hold what people told us.
+        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(

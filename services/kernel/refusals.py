@@ -1,4 +1,4 @@
-"""Every reason a command can be refused for. A refusal is an answer, not a fault; `runtime/refusing.py` maps each to a status.
+"""Every reason a command can be refused for. A refusal is an answer, not a fault; `runtime/serving.py` maps each to a status.
 
 The names are the contract's (`fenrun.type.v1.ErrorReason`). The metadata of each stands in `error_reason.proto`.
 """

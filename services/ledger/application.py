@@ -57,15 +57,14 @@ class Ledger:
     async def plans(self, connection: Connection, program_id: str) -> list[PlanVersion]:
         """Every published plan version, oldest first. They never change, so each is read and parsed once."""
         positions = await eventlog.plan_positions(connection, program_id)
-        missing = [position for position in positions if (program_id, position) not in self._plans]
-        if missing:
-            for stored in await eventlog.at(connection, program_id, missing):
-                self._plans[(program_id, stored.position)] = version_of(codec.read(stored).fact, stored.position)
-            found = [self._plans[(program_id, position)] for position in positions]
+        found = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
+        if len(found) < len(positions):
+            for stored in await eventlog.at(connection, program_id, [position for position in positions if position not in found]):
+                found[stored.position] = version_of(codec.read(stored).fact, stored.position)
+                self._plans[(program_id, stored.position)] = found[stored.position]
             while len(self._plans) > PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-            return found
-        return [self._plans[(program_id, position)] for position in positions]
+        return [found[position] for position in positions]
 
     def people(self, command: c.Command) -> tuple[str, ...]:
         """Nobody: an order locks its buyer to somebody who was named before."""
@@ -121,7 +120,8 @@ class Ledger:
             if isinstance(first.fact, PayoutRequested):
                 balances.add(first.fact.member_id)
             elif isinstance(first.fact, OrderPaid) and stream not in recorded_now:
-                members.add(first.fact.member_id)
+                if books.orders_due is None:
+                    members.add(first.fact.member_id)
                 balances.update(person.member_id for person in first.decision.people)
         if members:
             # Somebody of this batch may come to stand above a buyer.

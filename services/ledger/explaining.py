@@ -115,6 +115,14 @@ def _explain_shares(
         answer.sentences.append(_standing(number, person, people))
     if isinstance(entry.fact, OrderRefunded):
         answer.because_of.append(after.paid.position)
+    accounts = [(p.account.name.lower(), p.amount_minor) for p in entry.decision.postings if p.member_id == posting.member_id]
+    if posting.member_id and len(accounts) > 1:
+        whole = sum(amount for _, amount in accounts)
+        parts = ", ".join(f"{to_major(amount, posting.asset)} {account}" for account, amount in accounts)
+        answer.sentences.append(
+            f"For {posting.member_id} the entry comes to {to_major(whole, posting.asset)} in all: {parts}."
+            " What is not released is taken from pending, the rest from available as far as it reaches; what is missing becomes debt."
+        )
     for line_shares in entry.decision.lines:
         _explain_line(answer, line_shares, posting, people, version.plan.rules, before, after)
 

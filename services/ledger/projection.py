@@ -1,7 +1,7 @@
 """The ledger's inline views: what a batch changes in them (live), and the same tables folded in memory (verify, rebuild).
 
-The live fold adds up changes in SQL; the in-memory one evolves `Books` and reads the rows off. They share no arithmetic, so that each
-checks the other.
+The live fold adds up changes in SQL; the in-memory one evolves `Books` and reads the rows off, so that each checks the other. What one
+entry changes (`movements`) they share: the independent oracle of the tests checks that.
 """
 
 from typing import Any

@@ -140,7 +140,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def ReleaseDue(self, request: pb.ReleaseDueRequest, context: Context) -> pb.ReleaseDueResponse:
-        limit = request.max_orders or 500
+        limit = request.max_orders or 100
         as_of = moment("as_of", request.as_of)
         async with self._connect() as connection:
             currency = (await eventlog.head(connection, request.program_id)).currency
@@ -237,7 +237,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        async with self._connect() as connection:
+        async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
             plans = await self._ledger.plans(connection, request.program_id)
             return await views.order(connection, request.program_id, request.order_id, plans)
@@ -271,7 +271,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
-        async with self._connect() as connection:
+        async with self._connect() as connection, eventlog.snapshot(connection):
             await eventlog.head(connection, request.program_id)
             plans = await self._ledger.plans(connection, request.program_id)
             return await explaining.explain(connection, request.program_id, request.posting_id, plans)
@@ -290,12 +290,12 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         if request.page_token:
             [_, _, after] = _page(request.page_token, "balances", "", str)
         limit = page_size(request.page_size)
-        async with self._connect() as connection:
+        async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
             found = await views.balances(connection, request.program_id, now.currency, after, limit)
         token = tokens.make("balances", "", found[-1].member_id) if len(found) == limit else ""
-        return pb.ListBalancesResponse(balances=found, next_page_token=token)
+        return pb.ListBalancesResponse(balances=found, next_page_token=token, position=now.position)
 
 
 def _page(token: str, call: str, about: str, kind: type) -> Any:

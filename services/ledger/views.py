@@ -11,7 +11,7 @@ from services.kernel.refusals import MemberUnknown, OrderUnknown
 from services.ledger import codec
 from services.ledger.application import BALANCE_COLUMNS
 from services.ledger.domain.books import NOTHING, Balance, fold_order
-from services.ledger.domain.facts import Account, OrderPaid, Posting
+from services.ledger.domain.facts import Account, Posting
 from services.ledger.domain.plan import PlanVersion
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection
@@ -155,10 +155,3 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
                     )
                 )
     return found, positions[-1] if len(positions) == limit else 0
-
-
-async def paid_order_of(connection: Connection, program_id: str, stream: str) -> list[Entry]:
-    """The entries of an order's stream, oldest first, as the ledger reads them."""
-    entries = [codec.read(stored) for stored in await eventlog.streams(connection, program_id, [stream])]
-    assert not entries or isinstance(entries[0].fact, OrderPaid)
-    return entries

@@ -222,7 +222,8 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
             else:
                 wrong.append(key)
         _exchange(connection, program_id, view, wrong, expected, last)
-    return last, rows, len(wrong) + len([key for key in expected if key not in set(wrong)])
+    gone = set(wrong)
+    return last, rows, len(wrong) + sum(key not in gone for key in expected)
 
 
 def _exchange(connection: Sync, program_id: str, view: InlineView, wrong: list[Row], right: Mapping[Row, Row], position: int) -> None:

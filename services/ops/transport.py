@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
@@ -11,7 +12,7 @@ from fenrun.ops.v1 import ops_pb2 as pb
 from fenrun.ops.v1 import ops_pb2_grpc
 
 from services.kernel.decider import Draft
-from services.kernel.refusals import IdReused, Malformed, Refusal, TokenInvalid
+from services.kernel.refusals import IdReused, Malformed, Refusal, TokenInvalid, Unavailable
 from services.ops import projections
 from services.ops.projections import Registered, Result, Sync
 from services.runtime import eventlog, tokens
@@ -33,6 +34,8 @@ from services.runtime.stored import entry_message, timestamp
 from services.runtime.writer import Connect, Outcome, Writer
 
 WATCH_CHUNK = 500
+# Clients take messages of 4 MiB unless told otherwise.
+LARGEST_PAGE_BYTES = 2 * 1024 * 1024
 # Appends of other processes are found by looking; our own wake the watchers at once.
 WATCH_POLL_S = 0.2
 T = TypeVar("T")
@@ -43,6 +46,14 @@ class Watchers:
 
     def __init__(self) -> None:
         self._events: dict[str, set[asyncio.Event]] = {}
+        self.closed = False
+
+    def close(self) -> None:
+        """Ends every watch: the server is stopping."""
+        self.closed = True
+        for events in self._events.values():
+            for event in events:
+                event.set()
 
     def appended(self, program_id: str) -> None:
         for event in self._events.get(program_id, ()):
@@ -78,6 +89,7 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         self._facts = facts
         self._watchers = watchers
         self._now_us = now_us
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fenrun-projections")
 
     @unary
     async def CreateProgram(self, request: pb.CreateProgramRequest, context: Context) -> pb.CreateProgramResponse:
@@ -164,17 +176,26 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
             after = int(last)
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
-            messages = await self._messages(connection, request.program_id, after, limit, request.stream)
-        token = tokens.make("entries", request.stream, messages[-1].position) if len(messages) == limit else ""
+            messages, more = await self._messages(connection, request.program_id, after, limit, request.stream)
+        token = tokens.make("entries", request.stream, messages[-1].position) if more else ""
         return pb.ReadEntriesResponse(entries=messages, next_page_token=token)
 
-    async def _messages(self, connection: Connection, program_id: str, after: int, limit: int, stream: str = "") -> list[log_pb2.Entry]:
+    async def _messages(
+        self, connection: Connection, program_id: str, after: int, limit: int, stream: str = ""
+    ) -> tuple[list[log_pb2.Entry], bool]:
+        """Up to `limit` entries, fewer where they are large, and whether there may be more."""
         found = await eventlog.read(connection, program_id, after, limit, stream)
+        more, size = len(found) == limit, 0
+        for count, stored in enumerate(found):
+            size += len(stored.fact) + len(stored.decision) + 300
+            if size > LARGEST_PAGE_BYTES and count:
+                found, more = found[:count], True
+                break
         hashes = {stored.position: stored.hash for stored in found}
         before = [stored.position - 1 for stored in found if stored.position > 1 and stored.position - 1 not in hashes]
         if before:
             hashes |= {stored.position: stored.hash for stored in await eventlog.at(connection, program_id, before)}
-        return [entry_message(stored, hashes.get(stored.position - 1, bytes(32))) for stored in found]
+        return [entry_message(stored, hashes.get(stored.position - 1, bytes(32))) for stored in found], more
 
     @streaming
     async def WatchEntries(self, request: pb.WatchEntriesRequest, context: Context) -> AsyncIterator[pb.WatchEntriesResponse]:
@@ -184,9 +205,11 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         news = self._watchers.join(request.program_id)
         try:
             while True:
+                if self._watchers.closed:
+                    raise Unavailable("the server is stopping; watch again from the last position seen")
                 news.clear()
                 async with self._connect() as connection:
-                    messages = await self._messages(connection, request.program_id, after, WATCH_CHUNK)
+                    messages, _ = await self._messages(connection, request.program_id, after, WATCH_CHUNK)
                 if messages:
                     after = messages[-1].position
                     yield pb.WatchEntriesResponse(entries=messages)
@@ -220,8 +243,12 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
 
         task = asyncio.ensure_future(self._in_thread(work))
         task.add_done_callback(lambda _: steps.put_nowait(None))
-        while step := await steps.get():
-            yield pb.VerifyProjectionsResponse(progress=pb.VerificationProgress(position=step[0], head_position=step[1]))
+        try:
+            while step := await steps.get():
+                yield pb.VerifyProjectionsResponse(progress=pb.VerificationProgress(position=step[0], head_position=step[1]))
+        finally:
+            # The caller may have left: nobody waits for the rest.
+            task.cancel()
         for result in await task:
             yield pb.VerifyProjectionsResponse(
                 result=pb.VerificationResult(
@@ -241,8 +268,17 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         return pb.RebuildProjectionResponse(position=position, rows=rows, rows_replaced=replaced)
 
     async def _in_thread(self, work: Callable[[Sync], T]) -> T:
+        opened: list[Sync] = []
+
         def run() -> T:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
+                opened.append(connection)
                 return work(connection)
 
-        return await asyncio.to_thread(run)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except asyncio.CancelledError:
+            # Without its connection the work ends at its next read.
+            for connection in opened:
+                connection.close()
+            raise

@@ -59,13 +59,13 @@ class Referral:
         program_id = head.program_id
         roster = Roster(complete=False, position=head.position)
         positions = await eventlog.plan_positions(connection, program_id)
-        missing = [position for position in positions if (program_id, position) not in self._plans]
-        if missing:
-            for stored in await eventlog.at(connection, program_id, missing):
-                self._plans[(program_id, stored.position)] = codec.read(stored).fact
-        roster.plans = [self._plans[(program_id, position)] for position in positions]
-        while len(self._plans) > PLANS_KEPT:
-            del self._plans[next(iter(self._plans))]
+        plans = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
+        if len(plans) < len(positions):
+            for stored in await eventlog.at(connection, program_id, [position for position in positions if position not in plans]):
+                plans[stored.position] = self._plans[(program_id, stored.position)] = codec.read(stored).fact
+            while len(self._plans) > PLANS_KEPT:
+                del self._plans[next(iter(self._plans))]
+        roster.plans = [plans[position] for position in positions]
         facts: list[str] = []
         members: set[str] = set()
         # Members whose whole path is needed, to see that no circle closes.

@@ -261,6 +261,7 @@ class Writer:
                 continue
             except NotLoaded:
                 if not answers:
+                    await _still_at(connection, expected)
                     raise
                 break
             if isinstance(answer, Repeated):
@@ -288,9 +289,18 @@ class Writer:
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
             await eventlog.append(connection, expected, stored_entries, changes.values())
+        elif any(isinstance(answer, Refusal) for answer in answers):
+            # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
+            await _still_at(connection, expected)
         return len(answers), answers, len(stored_entries)
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
     if not item.answer.done():
         item.answer.set_result(answer)
+
+
+async def _still_at(connection: Connection, head: Head) -> None:
+    """Raises HeadMoved when somebody appended since `head` was read."""
+    if (await eventlog.head(connection, head.program_id)).position != head.position:
+        raise HeadMoved

@@ -130,10 +130,6 @@ class Order:
         """When shares of a rule with these days fall due; None before completion."""
         return None if self.completed is None else self.completed.occurred_us + release_days * DAY_US
 
-    def emptied(self) -> bool:
-        """True when nothing remains: no base and no unit of any line."""
-        return not any(line.remaining_base or line.remaining_quantity for line in self.lines.values())
-
 
 def fold_order(entries: Iterable[Entry]) -> Order | None:
     """The order that a stream's entries, oldest first, amount to; None for an empty stream."""
@@ -214,7 +210,10 @@ class Books:
         return next((version for version in reversed(self.plans) if version.in_force(at_us)), None)
 
     def plan_at(self, position: int) -> PlanVersion:
-        return next(version for version in self.plans if version.position == position)
+        found = next((version for version in self.plans if version.position == position), None)
+        if found is None:
+            raise NotLoaded(f"the plan version at position {position}")
+        return found
 
     def releasable(self, as_of_us: int, limit: int) -> list[tuple[str, list[DueChange]]]:
         """Up to `limit` orders with what of them is due at or before a time and stopped by no hold, the order due earliest first."""

@@ -558,7 +558,7 @@ class ReleaseDueRequest(_message.Message):
     MAX_ORDERS_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     max_orders: _builtins.int
-    """Orders to release at most in this call; 0: 500."""
+    """Orders to release at most in this call; 0: 100."""
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """Everything due at or before this time."""
@@ -1460,7 +1460,9 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedShare]:
-        """The lines and rules whose shares add up to the posting, for a payee or breakage."""
+        """The lines and rules whose shares add up to what the entry gave or took in all: of a payee, whose part may be spread over several
+        accounts, of breakage, or of the company.
+        """
 
     @_builtins.property
     def because_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -1544,7 +1546,7 @@ class ExplainedShare(_message.Message):
     entitled_after_minor: _builtins.int
     """What it entitles to after it: exact rounded half up."""
     amount_minor: _builtins.int
-    """after - before; these add up to the posting."""
+    """after - before."""
     def __init__(
         self,
         *,
@@ -1674,7 +1676,10 @@ class ListBalancesResponse(_message.Message):
 
     BALANCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    position: _builtins.int
+    """The position this page is true at."""
     @_builtins.property
     def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Balance]: ...
     def __init__(
@@ -1682,10 +1687,11 @@ class ListBalancesResponse(_message.Message):
         *,
         balances: _abc.Iterable[Global___Balance] | None = ...,
         next_page_token: _builtins.str = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

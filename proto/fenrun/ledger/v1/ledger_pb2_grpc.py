@@ -28,7 +28,7 @@ if _version_not_supported:
 class LedgerServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def __init__(self, channel):
@@ -147,7 +147,7 @@ class LedgerServiceStub:
 class LedgerServiceServicer:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def RecordOrder(self, request, context):
@@ -175,7 +175,7 @@ class LedgerServiceServicer:
 
     def CompleteOrder(self, request, context):
         """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
-        NOT_FOUND: ORDER_UNKNOWN.
+        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,7 +183,7 @@ class LedgerServiceServicer:
 
     def RefundOrder(self, request, context):
         """Takes back lines or parts of lines, and from every payee what these no longer entitle to. Counts once by refund_id and order_id.
-        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID.
+        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID, DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,7 +197,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseDue(self, request, context):
-        """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again.
+        """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
+        so a call repeated because its answer was lost answers for what it still found due.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -278,7 +279,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPostings(self, request, context):
-        """A member's postings, oldest first, each with the balance after. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+        """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -424,7 +425,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 class LedgerService:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @staticmethod

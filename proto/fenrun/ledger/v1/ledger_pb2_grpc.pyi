@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class LedgerServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @_typing.overload
@@ -48,16 +48,18 @@ class LedgerServiceStub:
     """
     CompleteOrder: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.CompleteOrderRequest, _ledger_pb2.CompleteOrderResponse]
     """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
-    NOT_FOUND: ORDER_UNKNOWN.
+    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
     """
     RefundOrder: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RefundOrderRequest, _ledger_pb2.RefundOrderResponse]
     """Takes back lines or parts of lines, and from every payee what these no longer entitle to. Counts once by refund_id and order_id.
-    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID.
+    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID, DATED_TOO_EARLY.
     """
     FollowUpOrders: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FollowUpOrdersRequest, _ledger_pb2.FollowUpOrdersResponse]
     """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself."""
     ReleaseDue: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]
-    """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again."""
+    """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
+    so a call repeated because its answer was lost answers for what it still found due.
+    """
     PlaceHold: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PlaceHoldRequest, _ledger_pb2.PlaceHoldResponse]
     """Stops releases to a member or from an order, never accrual. Counts once by hold_id. NOT_FOUND: MEMBER_UNKNOWN, ORDER_UNKNOWN."""
     LiftHold: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.LiftHoldRequest, _ledger_pb2.LiftHoldResponse]
@@ -87,7 +89,7 @@ class LedgerServiceStub:
     GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
     """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]
-    """A member's postings, oldest first, each with the balance after. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     Explain: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]
@@ -99,7 +101,7 @@ class LedgerServiceStub:
 class LedgerServiceAsyncStub(LedgerServiceStub):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -115,16 +117,18 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """
     CompleteOrder: _aio.UnaryUnaryMultiCallable[_ledger_pb2.CompleteOrderRequest, _ledger_pb2.CompleteOrderResponse]  # type: ignore[assignment]
     """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
-    NOT_FOUND: ORDER_UNKNOWN.
+    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
     """
     RefundOrder: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RefundOrderRequest, _ledger_pb2.RefundOrderResponse]  # type: ignore[assignment]
     """Takes back lines or parts of lines, and from every payee what these no longer entitle to. Counts once by refund_id and order_id.
-    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID.
+    NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID, DATED_TOO_EARLY.
     """
     FollowUpOrders: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FollowUpOrdersRequest, _ledger_pb2.FollowUpOrdersResponse]  # type: ignore[assignment]
     """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself."""
     ReleaseDue: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]  # type: ignore[assignment]
-    """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again."""
+    """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
+    so a call repeated because its answer was lost answers for what it still found due.
+    """
     PlaceHold: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PlaceHoldRequest, _ledger_pb2.PlaceHoldResponse]  # type: ignore[assignment]
     """Stops releases to a member or from an order, never accrual. Counts once by hold_id. NOT_FOUND: MEMBER_UNKNOWN, ORDER_UNKNOWN."""
     LiftHold: _aio.UnaryUnaryMultiCallable[_ledger_pb2.LiftHoldRequest, _ledger_pb2.LiftHoldResponse]  # type: ignore[assignment]
@@ -154,7 +158,7 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]  # type: ignore[assignment]
-    """A member's postings, oldest first, each with the balance after. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     Explain: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]  # type: ignore[assignment]
@@ -165,7 +169,7 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @_abc_1.abstractmethod
@@ -203,7 +207,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.CompleteOrderResponse, _abc.Awaitable[_ledger_pb2.CompleteOrderResponse]]:
         """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
-        NOT_FOUND: ORDER_UNKNOWN.
+        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
         """
 
     @_abc_1.abstractmethod
@@ -213,7 +217,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.RefundOrderResponse, _abc.Awaitable[_ledger_pb2.RefundOrderResponse]]:
         """Takes back lines or parts of lines, and from every payee what these no longer entitle to. Counts once by refund_id and order_id.
-        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID.
+        NOT_FOUND: ORDER_UNKNOWN. FAILED_PRECONDITION: LINE_UNKNOWN, REFUND_EXCEEDS_PAID, DATED_TOO_EARLY.
         """
 
     @_abc_1.abstractmethod
@@ -230,7 +234,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ReleaseDueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ReleaseDueResponse, _abc.Awaitable[_ledger_pb2.ReleaseDueResponse]]:
-        """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again."""
+        """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
+        so a call repeated because its answer was lost answers for what it still found due.
+        """
 
     @_abc_1.abstractmethod
     def PlaceHold(
@@ -326,7 +332,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListPostingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListPostingsResponse, _abc.Awaitable[_ledger_pb2.ListPostingsResponse]]:
-        """A member's postings, oldest first, each with the balance after. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+        """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -419,7 +419,7 @@ class Evidence(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     kind: Global___EvidenceKind.ValueType
     order_id: _builtins.str
-    """The order, where the kind is PAID_ORDER."""
+    """The order, where the kind is PAID_ORDER and it is one: it must be recorded. Whose order it is, the shop answers for."""
     note: _builtins.str
     """Free text for the auditor; no personal data."""
     def __init__(

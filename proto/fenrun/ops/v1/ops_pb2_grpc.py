@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OpsServiceStub:
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def __init__(self, channel):
@@ -83,7 +83,7 @@ class OpsServiceStub:
 
 
 class OpsServiceServicer:
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def CreateProgram(self, request, context):
@@ -95,7 +95,7 @@ class OpsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordFacts(self, request, context):
-        """Up to 500 facts of any kind in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
+        """Up to 500 facts about members and orders, in any mixture, in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
         harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -211,7 +211,7 @@ def add_OpsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OpsService:
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @staticmethod

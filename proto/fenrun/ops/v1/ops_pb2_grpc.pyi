@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OpsServiceStub:
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,7 +38,7 @@ class OpsServiceStub:
     ALREADY_EXISTS: ID_REUSED.
     """
     RecordFacts: _grpc.UnaryUnaryMultiCallable[_ops_pb2.RecordFactsRequest, _ops_pb2.RecordFactsResponse]
-    """Up to 500 facts of any kind in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
+    """Up to 500 facts about members and orders, in any mixture, in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
     harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
     """
     StreamFacts: _grpc.StreamStreamMultiCallable[_ops_pb2.StreamFactsRequest, _ops_pb2.StreamFactsResponse]
@@ -64,7 +64,7 @@ class OpsServiceStub:
 
 @_typing.type_check_only
 class OpsServiceAsyncStub(OpsServiceStub):
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProgram: _aio.UnaryUnaryMultiCallable[_ops_pb2.CreateProgramRequest, _ops_pb2.CreateProgramResponse]  # type: ignore[assignment]
@@ -72,7 +72,7 @@ class OpsServiceAsyncStub(OpsServiceStub):
     ALREADY_EXISTS: ID_REUSED.
     """
     RecordFacts: _aio.UnaryUnaryMultiCallable[_ops_pb2.RecordFactsRequest, _ops_pb2.RecordFactsResponse]  # type: ignore[assignment]
-    """Up to 500 facts of any kind in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
+    """Up to 500 facts about members and orders, in any mixture, in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
     harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
     """
     StreamFacts: _aio.StreamStreamMultiCallable[_ops_pb2.StreamFactsRequest, _ops_pb2.StreamFactsResponse]  # type: ignore[assignment]
@@ -97,7 +97,7 @@ class OpsServiceAsyncStub(OpsServiceStub):
     """
 
 class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
+    """Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call)."""
 
     @_abc_1.abstractmethod
     def CreateProgram(
@@ -115,7 +115,7 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ops_pb2.RecordFactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ops_pb2.RecordFactsResponse, _abc.Awaitable[_ops_pb2.RecordFactsResponse]]:
-        """Up to 500 facts of any kind in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
+        """Up to 500 facts about members and orders, in any mixture, in one call, recorded in the order given; each is answered as its own rpc would answer it, and a refused one
         harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
         """
 

@@ -28,7 +28,7 @@ if _version_not_supported:
 class ReferralServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def __init__(self, channel):
@@ -82,7 +82,7 @@ class ReferralServiceStub:
 class ReferralServiceServicer:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def EnrollMember(self, request, context):
@@ -199,7 +199,7 @@ def add_ReferralServiceServicer_to_server(servicer, server):
 class ReferralService:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class ReferralServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @_typing.overload
@@ -65,7 +65,7 @@ class ReferralServiceStub:
 class ReferralServiceAsyncStub(ReferralServiceStub):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -97,7 +97,7 @@ class ReferralServiceAsyncStub(ReferralServiceStub):
 class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
-    Every rpc may also answer INVALID_ARGUMENT (MALFORMED), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
+    Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
     @_abc_1.abstractmethod

@@ -44,7 +44,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NO_PLAN_IN_FORCE: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION. No published plan is in force at that time. at."""
     ERROR_REASON_PLAN_UNKNOWN: _ErrorReason.ValueType  # 11
-    """NOT_FOUND. plan_id, version."""
+    """NOT_FOUND. plan_id."""
     ERROR_REASON_PLAN_INVALID: _ErrorReason.ValueType  # 12
     """INVALID_ARGUMENT. The plan document breaks a rule of the format. path, problem."""
     ERROR_REASON_PLAN_VERSION_OUT_OF_ORDER: _ErrorReason.ValueType  # 13
@@ -107,7 +107,7 @@ ERROR_REASON_TIER_UNKNOWN: ErrorReason.ValueType  # 9
 ERROR_REASON_NO_PLAN_IN_FORCE: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION. No published plan is in force at that time. at."""
 ERROR_REASON_PLAN_UNKNOWN: ErrorReason.ValueType  # 11
-"""NOT_FOUND. plan_id, version."""
+"""NOT_FOUND. plan_id."""
 ERROR_REASON_PLAN_INVALID: ErrorReason.ValueType  # 12
 """INVALID_ARGUMENT. The plan document breaks a rule of the format. path, problem."""
 ERROR_REASON_PLAN_VERSION_OUT_OF_ORDER: ErrorReason.ValueType  # 13
