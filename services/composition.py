@@ -59,6 +59,9 @@ MIGRATIONS = (ledger_application.SQL, referral_application.SQL)
 # A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
 # the return of its database.
 RECONNECT_S = 5
+# A server that freezes, or is cut off, while it holds the head of a program keeps every other from appending to it for so long at most.
+# Deciding the largest batch takes less.
+HELD = "60s"
 # How long an append without a caller may keep the process from ending.
 CLOSING_S = 1
 
@@ -76,6 +79,12 @@ def service_dsn(dsn: str) -> str:
     """The same database, acting as the service's role, which cannot change what is recorded."""
     options = str(conninfo_to_dict(dsn).get("options") or "")
     return make_conninfo(dsn, options=f"{options} -c role={SERVICE_ROLE}".strip())
+
+
+def patient_dsn(dsn: str) -> str:
+    """The same database, which ends a transaction that its client has forgotten. A time that the conninfo sets itself stands."""
+    options = str(conninfo_to_dict(dsn).get("options") or "")
+    return make_conninfo(dsn, options=f"-c idle_in_transaction_session_timeout={HELD} {options}".strip())
 
 
 @contextlib.contextmanager
@@ -104,7 +113,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     """
     refuse_taken(listen)
     pool = AsyncConnectionPool(
-        service_dsn(dsn),
+        patient_dsn(service_dsn(dsn)),
         min_size=1,
         max_size=settings.pool_size,
         timeout=5,
@@ -117,7 +126,12 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     async def connect() -> AsyncIterator[Connection]:
         try:
             async with pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    # Its server has become a standby; another connection may lead to the one that took over.
+                    await connection.close()
+                    raise
         except psycopg.OperationalError:
             # The server may have gone and come back: its other connections are as dead as this one.
             with contextlib.suppress(psycopg.Error):

@@ -24,8 +24,16 @@ from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
 
-# The connection broke or none could be had: what was asked for may or may not have happened.
-DATABASE_LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
+# The connection broke, none could be had, or it leads to a server that only reads (a standby, after a failover): what was asked for may
+# or may not have happened.
+DATABASE_LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+    PoolTimeout,
+    OSError,
+)
 
 
 def answer_to(error: Exception) -> Refusal:
@@ -159,7 +167,7 @@ class Writer:
             while queue.waiting:
                 batch = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), self._batch_limit))]
                 try:
-                    await self._settle(program_id, batch)
+                    await self._settle(program_id, batch, queue)
                 except BaseException as error:
                     # A bug, or the process is stopping: nobody may wait for ever.
                     for item in batch:
@@ -172,7 +180,7 @@ class Writer:
             if not queue.waiting:
                 self._queues.pop(program_id, None)
 
-    async def _settle(self, program_id: str, batch: list[_Waiting]) -> None:
+    async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""
         loop = asyncio.get_running_loop()
         contended, waited_s, pause_s = False, 0.0, 0.01
@@ -193,6 +201,9 @@ class Writer:
                 # An attempt may have waited for a connection itself.
                 waited_s += loop.time() - began_s
                 if waited_s >= self._retry_for_s:
+                    # Who waited behind this batch has waited as long: nobody waits the same time twice.
+                    batch = [*batch, *queue.waiting]
+                    queue.waiting.clear()
                     log.error("writer.database_unreachable", program_id=program_id, commands=len(batch), error=str(error))
                     for item in batch:
                         _resolve(item, answer_to(error))
@@ -214,7 +225,7 @@ class Writer:
                     return
                 # One of them is at fault; alone, each answers for itself.
                 for item in batch:
-                    await self._settle(program_id, [item])
+                    await self._settle(program_id, [item], queue)
                 return
 
     async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], lock: bool) -> int:

@@ -1,0 +1,100 @@
+"""The writer between its callers and a database that fails: no refusal from a torn read, nobody waits twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from services.kernel.decider import Answer
+from services.kernel.refusals import PayoutExceedsAvailable, Unavailable
+from services.runtime import eventlog
+from services.runtime.eventlog import Head
+from services.runtime.writer import Writer
+
+
+@dataclass(frozen=True)
+class Ask:
+    number: int
+
+
+class Refusing:
+    """A participant that refuses everything, and counts how often it was asked. A stand-in for a service, not for the writer."""
+
+    name = "refusing"
+    handles: frozenset[type] = frozenset({Ask})
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def alone(self, command: Any) -> bool:
+        return False
+
+    def people(self, command: Any) -> tuple[str, ...]:
+        return ()
+
+    async def load(self, connection: Any, head: Head, commands: Any, people: Any) -> None:
+        return None
+
+    def decide(self, state: Any, command: Any) -> Answer:
+        self.asked += 1
+        raise PayoutExceedsAvailable("bo", 0, self.asked)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "changes":
+            return lambda: None
+        raise AttributeError(name)
+
+
+@asynccontextmanager
+async def nowhere() -> AsyncIterator[Any]:
+    yield _Transactions()
+
+
+class _Transactions:
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+
+def test_a_refusal_from_a_state_that_changed_while_it_was_read_is_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server appended between two of our reads: what we were about to refuse may be recorded by now."""
+    positions = iter([5, 6, 6, 6])
+
+    async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
+        return Head(program_id, "CNY", next(positions), bytes(32), 0)
+
+    monkeypatch.setattr(eventlog, "head", head)
+    refusing = Refusing()
+
+    async def story() -> list[Any]:
+        return await Writer(nowhere, [refusing], lambda: 0, 500, 1).submit_all("p", [Ask(1)], "ann")
+
+    [answer] = asyncio.run(story())
+    assert isinstance(answer, PayoutExceedsAvailable)
+    assert answer.metadata["given"] == "2"
+
+
+def test_when_the_database_stays_away_everybody_waiting_is_told_at_once() -> None:
+    """Three batches wait; the two behind the first do not wait the whole time again."""
+
+    @asynccontextmanager
+    async def lost() -> AsyncIterator[Any]:
+        raise psycopg.OperationalError("gone")
+        yield
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def story() -> list[Any]:
+        # Every pause counts towards the time waited, though none is slept.
+        return await Writer(lost, [Refusing()], lambda: 0, 2, 3, sleep=sleep).submit_all("p", [Ask(n) for n in range(6)], "ann")
+
+    answers = asyncio.run(story())
+    assert [type(answer) for answer in answers] == [Unavailable] * 6
+    assert 3 <= sum(slept) < 5
