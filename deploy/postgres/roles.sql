@@ -1,8 +1,9 @@
--- An owner without the right to create roles needs a database administrator to create fenrun_service and grant it to them first.
 -- What the running service may do: append and read, never change what is recorded. Applied by the migrations, as the owner, each time
 -- they run; safe to repeat. A database administrator grants fenrun_service to the login role that the service connects as:
 --
 --   create role fenrun_app login; grant fenrun_service to fenrun_app;
+--
+-- An owner without the right to create roles needs a database administrator to create fenrun_service and grant it to them first.
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'fenrun_service') then
@@ -10,6 +11,9 @@ begin
     -- An owner who is no superuser must be able to act as it; from PostgreSQL 16 on, creating a role does not give that.
     execute format('grant fenrun_service to %I', current_user);
   end if;
+exception
+  -- Roles belong to the cluster: another database of it is being migrated too and was first.
+  when duplicate_object or unique_violation then null;
 end $$;
 
 grant usage on schema fenrun, ledger, referral to fenrun_service;

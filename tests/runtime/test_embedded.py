@@ -68,9 +68,7 @@ def place() -> Iterator[Path]:
     yield directory
 
     def removed() -> bool:
-        shutil.rmtree(
-            directory, ignore_errors=True
-        )  # a server whose parent a test killed may still be removing its own files
+        shutil.rmtree(directory, ignore_errors=True)  # a server whose parent a test killed may still be removing its own files
         return not directory.exists()
 
     assert wait_until(removed)
@@ -197,9 +195,9 @@ def test_the_cluster_is_made_as_the_ledger_needs_it(place: Path) -> None:
                 "fenrun_owner",
                 "fenrun",
             )
-            assert connection.execute(
-                "SELECT array_agg(s ORDER BY s) FROM unnest(ARRAY['b', 'é', 'B', 'a']) s"
-            ).fetchone() == (["B", "a", "b", "é"],)
+            assert connection.execute("SELECT array_agg(s ORDER BY s) FROM unnest(ARRAY['b', 'é', 'B', 'a']) s").fetchone() == (
+                ["B", "a", "b", "é"],
+            )
             assert connection.execute("SELECT upper('é')").fetchone() == ("É",)
 
 
@@ -211,9 +209,7 @@ def test_it_listens_on_a_private_unix_socket_only(place: Path) -> None:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_client_settings_in_the_environment_lead_to_no_other_server(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_settings_in_the_environment_lead_to_no_other_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The DSN means our server also when PGHOST, PGHOSTADDR, PGPORT or PGDATA speak of another one."""
     for name, value in {
         "PGHOST": "localhost",

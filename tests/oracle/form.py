@@ -1,0 +1,138 @@
+"""What the contract does not allow, whatever the books hold.
+
+`well_formed` is what the fields' own rules say (ids, lengths, ranges, times no finer than the books keep them); it comes before all else.
+`meaningful` is what they cannot say (an amount of nothing, a line told twice); it comes, like all that is wrong with a fact, after its id.
+Both are refused as MALFORMED.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import assert_never
+
+from tests.oracle.facts import (
+    ADJUST_CORRECTION,
+    ADJUST_WRITE_OFF,
+    EVIDENCE_IMPORT,
+    EVIDENCE_PAID_ORDER,
+    EVIDENCE_SEAT_GRANTED,
+    EVIDENCE_VOLUME,
+    KIND_FEE,
+    KIND_GIFT_PACK,
+    KIND_GOODS,
+    KIND_UNSPECIFIED,
+    Adjust,
+    Complete,
+    ConfirmPayout,
+    Correct,
+    Enroll,
+    FailPayout,
+    LiftHold,
+    Line,
+    Order,
+    PlaceHold,
+    PublishPlan,
+    Refund,
+    RefundLine,
+    ReleaseDue,
+    RequestPayout,
+    Touch,
+    Upgrade,
+    Write,
+)
+
+_MOST = 10**12
+_US = 1000  # the books keep times to the microsecond
+
+
+def well_formed(fact: Write) -> bool:
+    """Whether every field is as the contract says. Whether a plan's document can be read is another matter."""
+    times = [getattr(fact, spec.name) for spec in fields(fact) if spec.name.endswith("_at") or spec.name == "as_of"]
+    return all(time % _US == 0 for time in times) and _well_formed(fact)
+
+
+def meaningful(fact: Write) -> bool:
+    """Whether the fields together tell something."""
+    match fact:
+        case Order():
+            return len({line.line_no for line in fact.lines}) == len(fact.lines)
+        case Refund():
+            return all(line.quantity > 0 or line.base_minor > 0 for line in fact.lines)
+        case RequestPayout():
+            return fact.amount_minor > 0
+        case Adjust():
+            return fact.amount_minor > 0 or (fact.kind == ADJUST_CORRECTION and fact.amount_minor < 0)
+        case _:
+            return True
+
+
+def _well_formed(fact: Write) -> bool:
+    match fact:
+        case PublishPlan():
+            return 1 <= len(fact.document) <= 200_000
+        case Enroll():
+            return _ids(fact.member_id) and _id_or_empty(fact.referrer_id)
+        case Touch():
+            return _ids(fact.touch_id, fact.member_id, fact.referrer_id) and len(fact.channel) <= 100
+        case Upgrade():
+            known = fact.evidence_kind in (EVIDENCE_PAID_ORDER, EVIDENCE_VOLUME, EVIDENCE_SEAT_GRANTED, EVIDENCE_IMPORT)
+            return known and _ids(fact.upgrade_id, fact.member_id, fact.tier) and _evidence(fact)
+        case Correct():
+            named = _ids(fact.correction_id, fact.member_id, fact.requested_by, fact.approved_by)
+            return named and _id_or_empty(fact.new_referrer_id) and _reason(fact.reason)
+        case Order():
+            counted = 1 <= len(fact.lines) <= 10_000 and all(map(_line, fact.lines))
+            return _ids(fact.order_id, fact.member_id) and _currency(fact.currency) and counted
+        case Complete():
+            return _ids(fact.order_id)
+        case Refund():
+            return _ids(fact.refund_id, fact.order_id) and 1 <= len(fact.lines) <= 10_000 and all(map(_refund_line, fact.lines))
+        case ReleaseDue():
+            return 0 <= fact.max_orders <= 500
+        case PlaceHold():
+            one_target = bool(fact.member_id) != bool(fact.order_id)
+            return one_target and _ids(fact.hold_id, fact.member_id or fact.order_id) and _reason(fact.reason)
+        case LiftHold():
+            return _ids(fact.hold_id) and _reason(fact.reason)
+        case RequestPayout():
+            return _ids(fact.payout_id, fact.member_id) and _currency(fact.currency)
+        case ConfirmPayout():
+            return _ids(fact.payout_id) and len(fact.reference) <= 200
+        case FailPayout():
+            return _ids(fact.payout_id) and _reason(fact.reason)
+        case Adjust():
+            named = _ids(fact.adjustment_id, fact.member_id, fact.requested_by, fact.approved_by)
+            return named and _currency(fact.currency) and _reason(fact.reason) and fact.kind in (ADJUST_CORRECTION, ADJUST_WRITE_OFF)
+        case _:
+            assert_never(fact)
+
+
+def _ids(*values: str) -> bool:
+    return all(re.fullmatch(r"[!-.0-~]{1,100}", value) for value in values)
+
+
+def _id_or_empty(value: str) -> bool:
+    return value == "" or _ids(value)
+
+
+def _currency(value: str) -> bool:
+    return re.fullmatch(r"[A-Z]{3}", value) is not None
+
+
+def _reason(value: str) -> bool:
+    return 1 <= len(value) <= 500
+
+
+def _evidence(fact: Upgrade) -> bool:
+    return len(fact.evidence_order_id) <= 100 and len(fact.evidence_note) <= 500
+
+
+def _line(line: Line) -> bool:
+    counted = 1 <= line.line_no < 2**32 and 0 <= line.base_minor <= _MOST and 1 <= line.quantity <= _MOST
+    known = line.kind in (KIND_UNSPECIFIED, KIND_GOODS, KIND_GIFT_PACK, KIND_FEE)
+    return counted and known and len(line.sku) <= 100 and len(line.category) <= 100
+
+
+def _refund_line(line: RefundLine) -> bool:
+    return 1 <= line.line_no < 2**32 and 0 <= line.quantity <= _MOST and 0 <= line.base_minor <= _MOST

@@ -1,0 +1,123 @@
+"""What a set of books must be able to do to be compared: one method per write, and the reads that are compared.
+
+The oracle is one (tests/oracle/oracle.py), the server behind its gRPC stubs another (grpc_driver.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, assert_never
+
+from tests.oracle.facts import (
+    Adjust,
+    Balance,
+    Complete,
+    ConfirmPayout,
+    Correct,
+    Enroll,
+    FailPayout,
+    LiftHold,
+    Member,
+    Order,
+    OrderState,
+    Outcome,
+    PlaceHold,
+    PublishPlan,
+    Refund,
+    ReleaseDue,
+    RequestPayout,
+    Touch,
+    Upgrade,
+    Write,
+)
+
+
+class Driver(Protocol):
+    """The books of one program, newly opened."""
+
+    def publish_plan(self, fact: PublishPlan) -> Outcome: ...
+    def enroll(self, fact: Enroll) -> Outcome: ...
+    def touch(self, fact: Touch) -> Outcome: ...
+    def upgrade(self, fact: Upgrade) -> Outcome: ...
+    def correct(self, fact: Correct) -> Outcome: ...
+    def order(self, fact: Order) -> Outcome: ...
+    def complete(self, fact: Complete) -> Outcome: ...
+    def refund(self, fact: Refund) -> Outcome: ...
+    def release_due(self, fact: ReleaseDue) -> Outcome: ...
+    def place_hold(self, fact: PlaceHold) -> Outcome: ...
+    def lift_hold(self, fact: LiftHold) -> Outcome: ...
+    def request_payout(self, fact: RequestPayout) -> Outcome: ...
+    def confirm_payout(self, fact: ConfirmPayout) -> Outcome: ...
+    def fail_payout(self, fact: FailPayout) -> Outcome: ...
+    def adjust(self, fact: Adjust) -> Outcome: ...
+
+    def orders(self, facts: Sequence[Order]) -> list[Outcome]:
+        """Several orders in one call, one answer each."""
+
+    def follow_ups(self, facts: Sequence[Complete | Refund]) -> list[Outcome]:
+        """Several completions and refunds in one call, one answer each."""
+
+    def balance(self, member_id: str, position: int | None = None) -> Balance: ...
+    def balances(self) -> Mapping[str, Balance]:
+        """Every member's; one who never had money may be left out."""
+
+    def trial_balance(self) -> Mapping[str, int]:
+        """Every account with its sign in the book, the members' summed up: the nine names of docs/accounts.md."""
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Type and stream of every entry of the log, oldest first."""
+
+    def check_itself(self) -> None:
+        """Checks what these books can check without help. Raises AssertionError."""
+
+    def member(self, member_id: str) -> Member: ...
+    def upline(self, member_id: str) -> list[str]: ...
+    def order_state(self, order_id: str) -> OrderState: ...
+
+
+def tell(books: Driver, fact: Write) -> Outcome:
+    """Gives a fact to the method that takes it."""
+    match fact:
+        case PublishPlan():
+            return books.publish_plan(fact)
+        case Enroll():
+            return books.enroll(fact)
+        case Touch():
+            return books.touch(fact)
+        case Upgrade():
+            return books.upgrade(fact)
+        case Correct():
+            return books.correct(fact)
+        case Order():
+            return books.order(fact)
+        case Complete():
+            return books.complete(fact)
+        case Refund():
+            return books.refund(fact)
+        case ReleaseDue():
+            return books.release_due(fact)
+        case PlaceHold():
+            return books.place_hold(fact)
+        case LiftHold():
+            return books.lift_hold(fact)
+        case RequestPayout():
+            return books.request_payout(fact)
+        case ConfirmPayout():
+            return books.confirm_payout(fact)
+        case FailPayout():
+            return books.fail_payout(fact)
+        case Adjust():
+            return books.adjust(fact)
+        case _:
+            assert_never(fact)
+
+
+# Where the documents list the refusals of a call in order, that order is the rule. Elsewhere any reason that holds is a right answer.
+REFUSALS_IN_ORDER = (Order, Adjust)
+
+
+def agree(fact: Write, expected: Outcome, got: Outcome) -> bool:
+    """Whether two answers to a fact say the same."""
+    if expected.kind == got.kind == "refused" and not isinstance(fact, REFUSALS_IN_ORDER):
+        return got.reason in (expected.reason, *expected.also)
+    return expected == got
