@@ -61,6 +61,12 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _tier(text: str) -> str:
+    if not 1 <= len(text) <= 100 or not text.isprintable() or any(sign.isspace() for sign in text):
+        raise ValueError(f"{text!r} is not a tier: 1 to 100 printable characters without space")
+    return text
+
+
 def _line_no(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:11]) <= 0xFFFFFFFF:
         raise ValueError(f"{text!r} is not a line number from 1 to 4294967295")
@@ -113,7 +119,7 @@ FORMATS = {
         "upgrades",
         ("upgrade_id",),
         "upgraded_at",
-        {"upgrade_id": _id, "member_id": _id, "tier": _id, "upgraded_at": _time, "order_id": _id_or_none},
+        {"upgrade_id": _id, "member_id": _id, "tier": _tier, "upgraded_at": _time, "order_id": _id_or_none},
         required=False,
     ),
     Kind.REFUND: Format(

@@ -68,6 +68,7 @@ EARLIEST_S, LATEST_S = -62_135_596_800, 221_845_392_000
 IN_WORDS = {
     "does not match regex pattern `^[!-.0-~]{1,100}$`": "must be 1 to 100 printable ASCII characters without space and slash",
     "does not match regex pattern `^[!-.0-~]{0,100}$`": "must be at most 100 printable ASCII characters without space and slash",
+    "does not match regex pattern `^[^\\s\\p{C}]{1,100}$`": "must be 1 to 100 printable characters without space",
     "does not match regex pattern `^[A-Z]{3}$`": "must be a three-letter ISO 4217 code, such as CNY",
 }
 

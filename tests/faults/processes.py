@@ -104,7 +104,7 @@ class Server:
         return found[-1]
 
     def kill(self) -> None:
-        """SIGKILL: no more instruction of it is executed."""
+        """SIGKILL: no more instruction of it is executed. Safe to repeat."""
         self.process.kill()
         self.process.wait(SHORTLY_S)
         self._listener.join(SHORTLY_S)
@@ -132,6 +132,17 @@ class Server:
     def channel(self) -> Iterator[grpc.Channel]:
         with channel(self.listen) as opened:
             yield opened
+
+
+@contextlib.contextmanager
+def serving(*dsns: str, **settings: str) -> Iterator[list[Server]]:
+    """Several servers that start at the same time."""
+    with contextlib.ExitStack() as closing:
+        launched = []
+        for dsn in dsns:
+            launched.append(Server(dsn, **settings))
+            closing.callback(launched[-1].kill)
+        yield [closing.enter_context(server) for server in launched]
 
 
 class _Details(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 import grpc
 import psycopg
@@ -15,6 +16,7 @@ import pytest
 from fenrun.type.v1 import type_pb2
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from services.composition import SERVICE_ROLE, patient_dsn, service_dsn
 from services.runtime.embedded import EmbeddedPostgres
 from tests.faults.histories import (
     Answers,
@@ -34,7 +36,7 @@ from tests.faults.histories import (
     whole_log,
     wrong_with,
 )
-from tests.faults.processes import Server, channel, client_of, kill_postgres, program_id
+from tests.faults.processes import Server, channel, client_of, kill_postgres, program_id, serving
 from tests.faults.wires import CallProxy, DatabaseProxy
 from tests.given import Client
 
@@ -43,10 +45,18 @@ MEMBERS = 3
 
 
 @pytest.fixture(scope="module")
-def server(database: EmbeddedPostgres) -> Iterator[Server]:
-    """One that is not killed. The tests that kill have their own, and come first: PostgreSQL is the same for all."""
-    with Server(database.dsn) as running:
-        yield running
+def servers(database: EmbeddedPostgres) -> Iterator[tuple[Server, Server]]:
+    """Two that outlive whatever happens to their database; it knows their connections by "first" and "second". They give up soon, and
+    PostgreSQL soon gives up on them, so that the tests need not wait."""
+    dsn = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=1s")
+    names = [make_conninfo(dsn, application_name=name) for name in ("first", "second")]
+    with serving(*names, retry_for_s="1") as (first, second):
+        yield first, second
+
+
+@pytest.fixture
+def server(servers: tuple[Server, Server]) -> Server:
+    return servers[0]
 
 
 def without_end(about: str) -> list[Iterator[Telling]]:
@@ -74,7 +84,8 @@ def without_end(about: str) -> list[Iterator[Telling]]:
 
 
 class Shop:
-    """Clients that tell facts without end to one or more servers, while the test breaks things; `close` judges what has become of it."""
+    """Clients that tell facts without end to one or more servers while the test breaks things; at the end of the block it is judged what
+    has become of it all."""
 
     def __init__(self, *servers: Server) -> None:
         self.answers = Answers()
@@ -91,35 +102,45 @@ class Shop:
             for tellings in without_end(f"server{place}")
         ]
         self._reader = Reader(self._client(servers[0]), self.answers)
+
+    def __enter__(self) -> Self:
         for thread in (*self._tellers, self._reader):
             thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._closing:
+            if error is None:
+                finish([*self._tellers, self._reader], self.answers)
+                self._judge()
+            else:
+                for teller in (*self._tellers, self._reader):
+                    teller.finish()
 
     def _client(self, server: Server) -> Client:
         return self._closing.enter_context(client_of(server, self._program))
 
-    def close(self) -> None:
+    def _judge(self) -> None:
         """Everything acknowledged is in the log at the position acknowledged, everything told is there once, and nothing else; telling
         it all again changes nothing."""
-        with self._closing:
-            finish([*self._tellers, self._reader], self.answers)
-            assert set(self.answers.failures) <= {grpc.StatusCode.UNAVAILABLE}
-            client = self._client(self._servers[-1])
-            log = whole_log(client)
-            assert wrong_with(log) == []
-            told = self.answers.positions()
-            assert {fact: position for fact, position in positions_of(log).items() if fact in told} == told
-            assert len(log) == len(told) + 4 + MEMBERS, "besides: the program, its plan, two people and the buyers"
-            assert client.differences() == []
+        assert set(self.answers.failures) <= {grpc.StatusCode.UNAVAILABLE}
+        client = self._client(self._servers[-1])
+        log = whole_log(client)
+        assert wrong_with(log) == []
+        told = self.answers.positions()
+        assert {fact: position for fact, position in positions_of(log).items() if fact in told} == told
+        assert len(log) == len(told) + 4 + MEMBERS, "besides: the program, its plan, two people and the buyers"
+        assert client.differences() == []
 
-            again = Answers()
-            for tellings in without_end("server0"):
-                for telling in tellings:
-                    if not set(telling.ids) <= set(told):
-                        break
-                    again.add(telling.tell(client))
-            assert all(receipt.already_recorded for receipts in again.receipts.values() for receipt in receipts)
-            assert again.positions().items() <= told.items()
-            assert len(whole_log(client)) == len(log)
+        again = Answers()
+        for tellings in without_end("server0"):
+            for telling in tellings:
+                if not set(telling.ids) <= set(told):
+                    break
+                insist(telling, client, again)
+        assert all(receipt.already_recorded for receipts in again.receipts.values() for receipt in receipts)
+        assert again.positions().items() <= told.items()
+        assert len(whole_log(client)) == len(log)
 
 
 class Reader(Teller):
@@ -143,93 +164,90 @@ def test_a_killed_server_loses_nothing_it_acknowledged(database: EmbeddedPostgre
     """The server is killed at random moments while batches, orders, refunds and payouts are told, and started again; whoever got no
     answer repeats: no acknowledged fact is lost, nothing counts twice, every view is what the log says."""
     chance = random.Random(SEED)
-    with Server(database.dsn) as server:
-        shop = Shop(server)
+    with Server(database.dsn) as server, Shop(server) as shop:
         for _ in range(kills):
             shop.answers.await_more(chance.randint(1, 200))
             server.kill()
             server.restart()
-        shop.close()
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
-def test_a_server_outlives_the_death_of_its_database(database: EmbeddedPostgres, kills: int) -> None:
+def test_a_server_outlives_the_death_of_its_database(database: EmbeddedPostgres, server: Server, kills: int) -> None:
     """PostgreSQL is killed, postmaster and all, while the server stays up: calls wait or are UNAVAILABLE, and go on by themselves once
     it is back; no acknowledged fact is lost, nothing counts twice, every view is what the log says."""
     chance = random.Random(SEED)
-    with Server(database.dsn, retry_for_s="1") as server:
-        shop = Shop(server)
-        try:
-            for number in range(kills):
-                shop.answers.await_more(chance.randint(1, 200))
-                kill_postgres(database)
+    with Shop(server) as shop:
+        for number in range(kills):
+            shop.answers.await_more(chance.randint(1, 200))
+            kill_postgres(database)
+            try:
                 if number % 2:
                     # Gone for longer than a write is retried.
                     shop.answers.await_failure()
+            finally:
                 database.start()
-            shop.answers.await_more(200)
-        finally:
-            database.start()
-        shop.close()
+        shop.answers.await_more(200)
 
 
 @pytest.mark.parametrize("cuts", [40, pytest.param(1000, marks=pytest.mark.long)])
-def test_connections_to_the_database_may_be_cut_at_any_moment(database: EmbeddedPostgres, cuts: int) -> None:
+def test_connections_to_the_database_may_be_cut_at_any_moment(
+    database: EmbeddedPostgres, servers: tuple[Server, Server], cuts: int
+) -> None:
     """Two servers write to one program while an administrator terminates their connections at random, inside transactions and between
     them: every caller gets its receipt or UNAVAILABLE, no acknowledged fact is lost, nothing counts twice."""
     chance = random.Random(SEED)
-    dsn = f"{database.dsn} application_name=under-fire"
-    with Server(dsn) as first, Server(dsn) as second, psycopg.connect(database.dsn, autocommit=True) as administrator:
-        shop = Shop(first, second)
+    with psycopg.connect(database.dsn, autocommit=True) as administrator, Shop(*servers) as shop:
         for _ in range(cuts):
             shop.answers.await_more(chance.randint(1, 40))
             administrator.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'under-fire' and (state <> 'idle' or %s)",
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name in ('first', 'second') and (state <> 'idle' or %s)",
                 [chance.random() < 0.2],
             )
-        shop.close()
 
 
-def test_a_frozen_server_does_not_hold_up_the_others(database: EmbeddedPostgres) -> None:
+def test_a_frozen_server_does_not_hold_up_the_others(database: EmbeddedPostgres, servers: tuple[Server, Server]) -> None:
     """A server is frozen while it holds the head of the program; PostgreSQL takes it away from it after a while, the other server goes
     on, and so does the frozen one when it thaws: nothing is lost, nothing counts twice."""
-    dsn = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=1s")
-    frozen = "select from pg_stat_activity where application_name = 'frozen' and state = 'idle in transaction'"
-    with (
-        Server(make_conninfo(dsn, application_name="frozen")) as first,
-        Server(dsn) as second,
-        psycopg.connect(database.dsn, autocommit=True) as onlooker,
-    ):
-        shop = Shop(first, second)
-        for _ in range(1000):
-            shop.answers.await_more(1)
-            first.process.send_signal(signal.SIGSTOP)
-            if onlooker.execute(frozen).fetchall():
-                break
-            first.process.send_signal(signal.SIGCONT)
-        else:
-            raise AssertionError("it never held the head")
+    holding = "select from pg_stat_activity where application_name = 'first' and state = 'idle in transaction'"
+    frozen = servers[0].process
+    with psycopg.connect(database.dsn, autocommit=True) as onlooker, Shop(*servers) as shop:
+        try:
+            for _ in range(1000):
+                shop.answers.await_more(1)
+                frozen.send_signal(signal.SIGSTOP)
+                if onlooker.execute(holding).fetchall():
+                    break
+                frozen.send_signal(signal.SIGCONT)
+            else:
+                raise AssertionError("it never held the head")
+            shop.answers.await_more(100)
+        finally:
+            frozen.send_signal(signal.SIGCONT)
         shop.answers.await_more(100)
-        first.process.send_signal(signal.SIGCONT)
-        shop.answers.await_more(100)
-        shop.close()
 
 
-def test_a_database_that_only_reads_is_waited_for(database: EmbeddedPostgres) -> None:
+def test_every_server_says_how_long_it_may_hold_the_head(database: EmbeddedPostgres) -> None:
+    """The time after which PostgreSQL gives up on a server that holds the head is set by the server, unless the DSN sets one."""
+    own = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=7s")
+    for dsn, expected in ((database.dsn, "1min"), (own, "7s")):
+        with psycopg.connect(patient_dsn(service_dsn(dsn))) as connection:
+            assert connection.execute("show idle_in_transaction_session_timeout").fetchone() == (expected,)
+            assert connection.execute("select current_user").fetchone() == (SERVICE_ROLE,)
+
+
+def test_a_database_that_only_reads_is_waited_for(database: EmbeddedPostgres, server: Server) -> None:
     """After a failover a connection may lead to a standby: writes are UNAVAILABLE, and go on by themselves once there is a database
     that writes."""
-    dsn = make_conninfo(database.dsn, application_name="failed-over")
-    with Server(dsn, retry_for_s="1") as server, psycopg.connect(database.dsn, autocommit=True) as administrator:
-        shop = Shop(server)
+    with psycopg.connect(database.dsn, autocommit=True) as administrator, Shop(server) as shop:
         shop.answers.await_more(100)
         administrator.execute("alter database fenrun set default_transaction_read_only = on")
-        administrator.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'failed-over'")
         try:
+            administrator.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'first'")
             shop.answers.await_failure()
         finally:
             administrator.execute("alter database fenrun reset default_transaction_read_only")
         shop.answers.await_more(100)
-        shop.close()
 
 
 def everything_once(about: str) -> list[Telling]:

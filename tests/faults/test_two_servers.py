@@ -28,7 +28,7 @@ from tests.faults.histories import (
     whole_log,
     wrong_with,
 )
-from tests.faults.processes import SHORTLY_S, Server, client_of, program_id
+from tests.faults.processes import SHORTLY_S, Server, client_of, program_id, serving
 from tests.given import Client, reason
 
 SEED = 20261122
@@ -36,7 +36,7 @@ SEED = 20261122
 
 @pytest.fixture(scope="module")
 def servers(database: EmbeddedPostgres) -> Iterator[tuple[Server, Server]]:
-    with Server(database.dsn) as first, Server(database.dsn) as second:
+    with serving(database.dsn, database.dsn) as (first, second):
         yield first, second
 
 

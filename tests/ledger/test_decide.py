@@ -358,6 +358,17 @@ def test_a_payout_is_closed_once() -> None:
     assert refused(story, paid("P2")) == ("PAYOUT_CLOSED", {"payout_id": "P2", "state": "failed"})
 
 
+def test_nothing_is_dated_before_what_it_follows() -> None:
+    story = Story().given(order("O0", "B", 0), order(), complete(), release(), payout("P1", "B", 100), hold_at(5))
+    assert refused(story, paid("P1", day=20))[0] == "DATED_TOO_EARLY"
+    assert refused(story, failed("P1", day=20))[0] == "DATED_TOO_EARLY"
+    assert refused(story, c.LiftHold(f.HoldLifted("H5", "x"), 4 * DAY_US))[0] == "DATED_TOO_EARLY"
+
+
+def hold_at(day: int) -> c.PlaceHold:
+    return c.PlaceHold(f.HoldPlaced(f"H{day}", "B", "", "x"), day * DAY_US)
+
+
 def test_who_asks_for_an_adjustment_cannot_approve_it() -> None:
     command = adjustment(5)
     alone = replace(command, fact=replace(command.fact, approved_by="ann"))

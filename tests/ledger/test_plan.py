@@ -134,6 +134,13 @@ def test_yaml_with_surprises_is_refused(text: str, problem: str) -> None:
     assert problem in str(caught.value)
 
 
+def test_tiers_are_named_in_any_script() -> None:
+    document = {**changed("tiers", ["会员", "经理"]), "rules": [{"id": "own", "kind": "self", "rates": {"经理": "1%"}}]}
+    assert parse(document).rules[0].rate_of("经理").percent == "1%"
+    with pytest.raises(PlanInvalid):
+        parse(changed("tiers", ["a b"]))
+
+
 def test_times_may_be_written_without_quotes() -> None:
     """YAML would make a naive date of them; here they stay the text they are."""
     text = yaml.safe_dump(GOOD).replace("'2026-01-01T00:00:00Z'", "2026-01-01T00:00:00Z")

@@ -101,16 +101,16 @@ def test_an_order_right_after_an_upgrade_sees_it(client: Client) -> None:
 plan: tiered
 version: 1
 currency: GBP
-tiers: [member, manager]
+tiers: [会员, 经理]
 effective: {from: "2000-01-01T00:00:00Z"}
-rules: [{id: first, kind: generation, generation: 1, rates: {member: 1%, manager: 5%}}]
+rules: [{id: first, kind: generation, generation: 1, rates: {会员: 1%, 经理: 5%}}]
 """
     )
     client.enroll("A")
     client.enroll("B", "A")
-    client.upgrade("u1", "A", "member")
+    client.upgrade("u1", "A", "会员")
     assert client.order("o1", "B", line(1, 1000)).earnings[0].amount.minor_units == 10
-    client.upgrade("u2", "A", "manager")
+    client.upgrade("u2", "A", "经理")
     assert client.order("o2", "B", line(1, 1000)).earnings[0].amount.minor_units == 50
 
 

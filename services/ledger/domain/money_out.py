@@ -4,6 +4,7 @@ from services.kernel.decider import Answer, Draft, Entry, Repeated, repeated
 from services.kernel.refusals import (
     ApproverIsRequester,
     CurrencyMismatch,
+    DatedTooEarly,
     HoldUnknown,
     Malformed,
     MemberUnknown,
@@ -13,6 +14,7 @@ from services.kernel.refusals import (
     PayoutUnknown,
     WriteOffExceedsDebt,
 )
+from services.kernel.times import to_text
 from services.ledger.domain.books import Books
 from services.ledger.domain.commands import ConfirmPayout, FailPayout, LiftHold, PlaceHold, PostAdjustment, RequestPayout
 from services.ledger.domain.facts import (
@@ -62,6 +64,7 @@ def close_payout(books: Books, command: ConfirmPayout | FailPayout) -> Answer:
         return again
     requested = entries[0].fact
     assert isinstance(requested, PayoutRequested)
+    _not_before("paid_at" if isinstance(command, ConfirmPayout) else "failed_at", entries[0], command.occurred_us)
     amount = requested.amount_minor
     back = [(Account.PAID, amount)] if isinstance(command, ConfirmPayout) else settle(books.balance(requested.member_id), amount)
     moved = [(Account.RESERVED, -amount), *back]
@@ -117,7 +120,15 @@ def lift_hold(books: Books, command: LiftHold) -> Answer:
         raise HoldUnknown(command.fact.hold_id)
     lifted: Entry | None = entries[1] if len(entries) > 1 else None
     again = repeated(lifted, f"lifting of hold {command.fact.hold_id!r}", command.fact, command.occurred_us)
-    return again or [Draft(stream, command.fact, None, command.occurred_us)]
+    if again:
+        return again
+    _not_before("lifted_at", entries[0], command.occurred_us)
+    return [Draft(stream, command.fact, None, command.occurred_us)]
+
+
+def _not_before(field: str, earlier: Entry, occurred_us: int) -> None:
+    if occurred_us < earlier.occurred_us:
+        raise DatedTooEarly(field, to_text(earlier.occurred_us), to_text(occurred_us))
 
 
 def _first(books: Books, stream: str, key: str, command: RequestPayout | PostAdjustment | PlaceHold) -> Repeated | None:

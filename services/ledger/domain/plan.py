@@ -240,13 +240,14 @@ class _Reader:
         return str(value)
 
     def names(self, key: str, default: tuple[str, ...]) -> list[str]:
+        """A list of names in any script: 经理."""
         if key not in self._left:
             return list(default)
         value = self.take(key)
         if not isinstance(value, list) or not value:
             raise PlanInvalid(self._at(key), f"expected a list of names, found {_described(value)}")
         for index, name in enumerate(value):
-            _identifier(name, f"{self._at(key)}[{index}]")
+            _name(name, f"{self._at(key)}[{index}]")
         if len(set(value)) != len(value):
             raise PlanInvalid(self._at(key), "names something twice")
         return value
@@ -274,6 +275,11 @@ def _identifier(value: Any, path: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 100 or not set(value) <= ID_CHARACTERS:
         raise PlanInvalid(path, f"expected 1 to 100 printable ASCII characters without space and slash, found {_described(value)}")
     return value
+
+
+def _name(value: Any, path: str) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable() or any(sign.isspace() for sign in value):
+        raise PlanInvalid(path, f"expected a name of 1 to 100 printable characters without space, found {_described(value)}")
 
 
 def _described(value: Any) -> str:

@@ -213,6 +213,7 @@ class LedgerServiceServicer:
 
     def LiftHold(self, request, context):
         """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN.
+        FAILED_PRECONDITION: DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,7 +228,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmPayout(self, request, context):
-        """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED.
+        """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +236,7 @@ class LedgerServiceServicer:
 
     def FailPayout(self, request, context):
         """The money did not leave: back to available, debts settled first. Counts once by payout_id.
-        NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED.
+        NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

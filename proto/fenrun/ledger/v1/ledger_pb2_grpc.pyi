@@ -63,16 +63,18 @@ class LedgerServiceStub:
     PlaceHold: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PlaceHoldRequest, _ledger_pb2.PlaceHoldResponse]
     """Stops releases to a member or from an order, never accrual. Counts once by hold_id. NOT_FOUND: MEMBER_UNKNOWN, ORDER_UNKNOWN."""
     LiftHold: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.LiftHoldRequest, _ledger_pb2.LiftHoldResponse]
-    """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN."""
+    """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN.
+    FAILED_PRECONDITION: DATED_TOO_EARLY.
+    """
     RequestPayout: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RequestPayoutRequest, _ledger_pb2.RequestPayoutResponse]
     """Reserves an amount for a payout. Counts once by payout_id. Of two that together exceed what is available one is refused.
     NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: PAYOUT_EXCEEDS_AVAILABLE, CURRENCY_MISMATCH.
     """
     ConfirmPayout: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ConfirmPayoutRequest, _ledger_pb2.ConfirmPayoutResponse]
-    """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED."""
+    """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY."""
     FailPayout: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FailPayoutRequest, _ledger_pb2.FailPayoutResponse]
     """The money did not leave: back to available, debts settled first. Counts once by payout_id.
-    NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED.
+    NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY.
     """
     PostAdjustment: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PostAdjustmentRequest, _ledger_pb2.PostAdjustmentResponse]
     """Credits, debits or forgives, with a reason and a second person. Counts once by adjustment_id.
@@ -132,16 +134,18 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     PlaceHold: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PlaceHoldRequest, _ledger_pb2.PlaceHoldResponse]  # type: ignore[assignment]
     """Stops releases to a member or from an order, never accrual. Counts once by hold_id. NOT_FOUND: MEMBER_UNKNOWN, ORDER_UNKNOWN."""
     LiftHold: _aio.UnaryUnaryMultiCallable[_ledger_pb2.LiftHoldRequest, _ledger_pb2.LiftHoldResponse]  # type: ignore[assignment]
-    """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN."""
+    """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN.
+    FAILED_PRECONDITION: DATED_TOO_EARLY.
+    """
     RequestPayout: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RequestPayoutRequest, _ledger_pb2.RequestPayoutResponse]  # type: ignore[assignment]
     """Reserves an amount for a payout. Counts once by payout_id. Of two that together exceed what is available one is refused.
     NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: PAYOUT_EXCEEDS_AVAILABLE, CURRENCY_MISMATCH.
     """
     ConfirmPayout: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ConfirmPayoutRequest, _ledger_pb2.ConfirmPayoutResponse]  # type: ignore[assignment]
-    """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED."""
+    """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY."""
     FailPayout: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FailPayoutRequest, _ledger_pb2.FailPayoutResponse]  # type: ignore[assignment]
     """The money did not leave: back to available, debts settled first. Counts once by payout_id.
-    NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED.
+    NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY.
     """
     PostAdjustment: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PostAdjustmentRequest, _ledger_pb2.PostAdjustmentResponse]  # type: ignore[assignment]
     """Credits, debits or forgives, with a reason and a second person. Counts once by adjustment_id.
@@ -252,7 +256,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.LiftHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.LiftHoldResponse, _abc.Awaitable[_ledger_pb2.LiftHoldResponse]]:
-        """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN."""
+        """Ends a hold; what had become due meanwhile is released by the next ReleaseDue. Counts once by hold_id. NOT_FOUND: HOLD_UNKNOWN.
+        FAILED_PRECONDITION: DATED_TOO_EARLY.
+        """
 
     @_abc_1.abstractmethod
     def RequestPayout(
@@ -270,7 +276,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ConfirmPayoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ConfirmPayoutResponse, _abc.Awaitable[_ledger_pb2.ConfirmPayoutResponse]]:
-        """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED."""
+        """The money has left. Counts once by payout_id. NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY."""
 
     @_abc_1.abstractmethod
     def FailPayout(
@@ -279,7 +285,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.FailPayoutResponse, _abc.Awaitable[_ledger_pb2.FailPayoutResponse]]:
         """The money did not leave: back to available, debts settled first. Counts once by payout_id.
-        NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED.
+        NOT_FOUND: PAYOUT_UNKNOWN. FAILED_PRECONDITION: PAYOUT_CLOSED, DATED_TOO_EARLY.
         """
 
     @_abc_1.abstractmethod

@@ -145,6 +145,7 @@ class UpgradeMemberRequest(_message.Message):
     upgrade_id: _builtins.str
     member_id: _builtins.str
     tier: _builtins.str
+    """As the plan names it, in any script: manager, 经理."""
     @_builtins.property
     def upgraded_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
