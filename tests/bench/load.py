@@ -1,0 +1,223 @@
+"""The load clients. `run` is called in a process that does nothing else. Every case is a closed loop: a caller waits for its answer."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import grpc
+import psycopg
+from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from grpc_health.v1 import health_pb2
+
+from tests.bench.machine import Meter, Usage
+from tests.bench.shop import CALL_TIMEOUT_S, PROGRAM, Orders, require_paid
+
+# Messages a stream's caller has under way at once: the next is there when the server has answered one.
+SENT_AHEAD = 2
+# 500 orders and their answers are far below it.
+LARGEST_MESSAGE = 64 * 1024 * 1024
+CHANNEL_OPTIONS = [("grpc.max_send_message_length", LARGEST_MESSAGE), ("grpc.max_receive_message_length", LARGEST_MESSAGE)]
+COMMITS = "create schema if not exists bench; create table if not exists bench.commits (number bigint primary key, told text not null)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of load."""
+
+    key: str
+    title: str
+    call: Literal["unary", "batch", "stream", "health", "commit"]
+    in_flight: int
+    batch: int = 1
+
+    @property
+    def records(self) -> bool:
+        """Whether it records orders."""
+        return self.call in ("unary", "batch", "stream")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The server to load."""
+
+    address: str
+    dsn: str
+    server_pid: int
+    database_pid: int
+
+
+@dataclass
+class Measured:
+    """What one run gave. Rates and latencies are of calls that ended within the window; `told` is everything, the warm-up included."""
+
+    seconds: float
+    usage: Usage
+    items: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    told: int = 0
+    base_minor: int = 0
+
+    @property
+    def per_s(self) -> float:
+        return self.items / self.seconds
+
+    def percentile_ms(self, percent: float) -> float:
+        """Nearest rank."""
+        ordered = sorted(self.latencies_s)
+        return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+class Window:
+    """When to count. Before it everything warms up; after it callers finish what they have under way and stop."""
+
+    def __init__(self, where: Where, warm_s: float, measure_s: float) -> None:
+        self._meter = Meter(where.server_pid, where.database_pid)
+        self.begin = time.perf_counter() + warm_s
+        self.end = self.begin + measure_s
+        self._calls: list[tuple[float, float, int]] = []
+        self._usage: Usage | None = None
+
+    @property
+    def over(self) -> bool:
+        return time.perf_counter() >= self.end
+
+    def note(self, began: float, items: int = 1) -> None:
+        """A call that began then has been answered now."""
+        self._calls.append((began, time.perf_counter(), items))
+
+    async def watch(self) -> None:
+        """Reads the meter when the window opens and closes."""
+        await asyncio.sleep(self.begin - time.perf_counter())
+        self.opens()
+        await asyncio.sleep(self.end - time.perf_counter())
+        self.closes()
+
+    def opens(self) -> None:
+        self._meter.restart()
+
+    def closes(self) -> None:
+        self._usage = self._meter.usage()
+
+    def measured(self, orders: Orders | None = None) -> Measured:
+        assert self._usage is not None
+        calls, seconds = [call for call in self._calls if self.begin <= call[1] < self.end], self.end - self.begin
+        if not calls:
+            # Slower than the window is long: then what was under way when it closed.
+            calls = [call for call in self._calls if call[1] >= self.end]
+            seconds = max(ended for _, ended, _ in calls) - self.begin
+        told, base = (orders.told, orders.base_minor) if orders else (0, 0)
+        latencies = [ended - began for began, ended, _ in calls]
+        return Measured(seconds, self._usage, sum(items for *_, items in calls), latencies, told, base)
+
+
+def run(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
+    """One run of a case; `name` makes its order ids its own."""
+    if case.call == "commit":
+        return _commits(where, Window(where, warm_s, measure_s))
+    return asyncio.run(_calls(case, where, name, warm_s, measure_s))
+
+
+def _commits(where: Where, window: Window) -> Measured:
+    """One row a transaction, one connection: what PostgreSQL and the disk need for the least that lasts."""
+    with psycopg.connect(where.dsn, autocommit=True) as connection:
+        for statement in (*COMMITS.split(";"), "truncate bench.commits"):
+            connection.execute(statement.encode())
+        number = 0
+        opened = False
+        while not window.over:
+            began = time.perf_counter()
+            if not opened and began >= window.begin:
+                window.opens()
+                opened = True
+            number += 1
+            connection.execute("insert into bench.commits values (%s, %s)", [number, "x" * 100])
+            window.note(began)
+        window.closes()
+        kept = connection.execute("select count(*) from bench.commits").fetchone()
+        assert kept == (number,)
+        connection.execute("drop schema bench cascade")
+    return window.measured()
+
+
+async def _calls(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
+    orders = Orders(name)
+    async with grpc.aio.insecure_channel(where.address, options=CHANNEL_OPTIONS) as channel:
+        await channel.channel_ready()
+        window = Window(where, warm_s, measure_s)
+        caller = {"unary": _unary, "batch": _batch, "stream": _stream, "health": _health}[case.call]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(window.watch())
+            for _ in range(case.in_flight):
+                group.create_task(caller(channel, window, orders, case.batch))
+    return window.measured(orders if case.records else None)
+
+
+async def _repeat(window: Window, items: int, call: Callable[[], Awaitable[None]]) -> None:
+    while not window.over:
+        began = time.perf_counter()
+        await call()
+        window.note(began, items)
+
+
+async def _unary(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
+    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+
+    async def call() -> None:
+        request = ledger_pb2.RecordOrderRequest(program_id=PROGRAM, order=orders.order())
+        require_paid((await ledger.RecordOrder(request, timeout=CALL_TIMEOUT_S)).recorded)
+
+    await _repeat(window, 1, call)
+
+
+async def _batch(channel: grpc.aio.Channel, window: Window, orders: Orders, size: int) -> None:
+    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+
+    async def call() -> None:
+        request = ledger_pb2.RecordOrdersRequest(program_id=PROGRAM, orders=[orders.order() for _ in range(size)])
+        _require_all_paid((await ledger.RecordOrders(request, timeout=CALL_TIMEOUT_S)).results, size)
+
+    await _repeat(window, size, call)
+
+
+async def _stream(channel: grpc.aio.Channel, window: Window, orders: Orders, size: int) -> None:
+    stream = ledger_pb2_grpc.LedgerServiceStub(channel).StreamOrders()
+    under_way: deque[float] = deque()
+
+    async def answer() -> None:
+        found = await asyncio.wait_for(stream.read(), CALL_TIMEOUT_S)
+        assert isinstance(found, ledger_pb2.StreamOrdersResponse), "the server ended the stream"
+        _require_all_paid(found.results, size)
+        window.note(under_way.popleft(), size)
+
+    while not window.over:
+        while len(under_way) < SENT_AHEAD:
+            under_way.append(time.perf_counter())
+            batch = [orders.order() for _ in range(size)]
+            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=PROGRAM, orders=batch))
+        await answer()
+    while under_way:
+        await answer()
+    await stream.done_writing()
+
+
+async def _health(channel: grpc.aio.Channel, window: Window, _: Orders, __: int) -> None:
+    check: grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+
+    async def call() -> None:
+        answer = await check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    await _repeat(window, 1, call)
+
+
+def _require_all_paid(results: Sequence[ledger_pb2.OrderResult], size: int) -> None:
+    assert len(results) == size, f"{size} orders were told, {len(results)} answered"
+    for result in results:
+        require_paid(result.recorded)
