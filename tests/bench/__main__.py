@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import multiprocessing
+import signal
 import socket
 import subprocess
 import sys
@@ -224,6 +225,8 @@ def main() -> None:
     warm_s, measure_s = (0.5, options.seconds or 1.0) if options.quick else (1.0, options.seconds or 4.0)
     keys = [key for key in KEYS if not options.only or key in options.only]
     began, commit = time.monotonic(), machine.commit()
+    # So that a bench that is stopped stops its server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.ExitStack() as closing:
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="fenrun-bench-")))
         where = closing.enter_context(serving(scratch))

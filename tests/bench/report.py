@@ -118,4 +118,4 @@ def replace_section(path: Path, section: str) -> None:
     if not begin:
         before = before.rstrip("\n") + "\n\n" if before.strip() else ""
         after = "\n"
-    path.write_text(f"{before}{BEGIN}\n{section.strip()}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n\n{section.strip()}\n\n{END}{after}", encoding="utf-8")
