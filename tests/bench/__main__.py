@@ -226,7 +226,7 @@ def main() -> None:
     keys = [key for key in KEYS if not options.only or key in options.only]
     began, commit = time.monotonic(), machine.commit()
     # So that a bench that is stopped stops its server too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     with contextlib.ExitStack() as closing:
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="fenrun-bench-")))
         where = closing.enter_context(serving(scratch))

@@ -86,7 +86,8 @@ def test_calls_under_way_are_answered_before_the_server_ends(database: EmbeddedP
         calls = [recording(client, "first")]
         hold.await_append()
         calls += [recording(client, f"behind-{place}") for place in range(7)]
-        client.ops.GetProgram(ops_pb2.GetProgramRequest(program_id=program))  # sent after them and answered: they have arrived
+        # One that is refused at once, sent after them to the same method: when it is answered, they have been taken up.
+        assert recording(client, "").exception(SHORTLY_S)
         server.process.send_signal(signal.SIGTERM)
         await_refused(server)
         assert not any(call.done() for call in calls)
