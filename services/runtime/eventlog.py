@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -91,10 +92,11 @@ async def create_program(connection: Connection, first: Stored, currency: str) -
 async def streams(connection: Connection, program_id: str, names: Sequence[str]) -> list[Stored]:
     """Every entry of the streams named, in order of position."""
     cursor = await connection.execute(
-        f"select {COLUMNS} from fenrun.entries where program_id = %s and stream = any(%s::text[]) order by position".encode(),
+        f"select {COLUMNS} from fenrun.entries where program_id = %s and stream = any(%s::text[])".encode(),
         [program_id, array(names)],
     )
-    return [Stored(*row) for row in await cursor.fetchall()]
+    # Sorted here: asked for in order of position, PostgreSQL may choose to walk the whole log by its primary key.
+    return sorted((Stored(*row) for row in await cursor.fetchall()), key=attrgetter("position"))
 
 
 async def versions(connection: Connection, program_id: str, names: Sequence[str]) -> dict[str, int]:
