@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
+# Times that may be told: from the year 1 to before 9000. The calendar ends with 9999, and what falls due days later must still be in it.
+EARLIEST_US, LATEST_US = -62_135_596_800_000_000, 221_845_392_000_000_000
 
 
 def to_us(moment: datetime) -> int:

@@ -69,7 +69,10 @@ def read_document(text: str) -> Any:
     """A plan document's YAML as plain values. Raises PlanInvalid."""
     try:
         return yaml.load(text, PlanLoader)  # PlanLoader is a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except PlanInvalid:
+        raise
+    except Exception as error:
+        # PyYAML answers odd scalars (!!bool of no bool, !!int of nothing) with whatever Python raises; all of it is the document's fault.
         problem = " ".join(str(error).split())[:300]
         raise PlanInvalid("document", f"is not YAML: {problem}") from None
 

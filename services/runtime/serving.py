@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from services.kernel.decider import Entry
 from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHead, Refusal, TokenInvalid
+from services.kernel.times import EARLIEST_US, LATEST_US
 from services.runtime import tokens
 from services.runtime.eventlog import Connection, head
 from services.runtime.stored import microseconds, timestamp
@@ -62,8 +63,6 @@ CODES = {
     "DATED_TOO_EARLY": PRECONDITION,
 }
 
-# The calendar ends with 9999; what falls due days after a time that is told must still be in it.
-EARLIEST_S, LATEST_S = -62_135_596_800, 221_845_392_000
 # What the contract says in patterns, said for people.
 IN_WORDS = {
     "does not match regex pattern `^[!-.0-~]{1,100}$`": "must be 1 to 100 printable ASCII characters without space and slash",
@@ -108,7 +107,7 @@ def moment(field: str, value: Timestamp) -> int:
     """A time from a request in microseconds. Raises Malformed for what a microsecond or the calendar cannot hold."""
     if value.nanos % 1000:
         raise Malformed(field, f"{field} has {value.nanos} nanoseconds; times are taken to the microsecond")
-    if not EARLIEST_S <= value.seconds < LATEST_S or not 0 <= value.nanos < 1_000_000_000:
+    if not EARLIEST_US <= value.seconds * 1_000_000 < LATEST_US or not 0 <= value.nanos < 1_000_000_000:
         raise Malformed(field, f"{field} is not between the years 1 and 8999")
     return microseconds(value)
 

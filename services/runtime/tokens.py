@@ -16,8 +16,15 @@ def parts(token: str, field: str, kinds: tuple[type, ...]) -> tuple[str | int, .
     """The parts of a token, if they are of these kinds. Raises TokenInvalid naming the field it came in."""
     try:
         found = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         raise TokenInvalid(field) from None
-    if not isinstance(found, list) or tuple(type(part) for part in found) != kinds:
+    if not isinstance(found, list) or tuple(type(part) for part in found) != kinds or not all(_storable(part) for part in found):
         raise TokenInvalid(field)
     return tuple(found)
+
+
+def _storable(part: str | int) -> bool:
+    """Whether PostgreSQL has such a value: JSON also knows half surrogate pairs, NUL and numbers without end."""
+    if isinstance(part, int):
+        return -(2**63) <= part < 2**63
+    return part.isprintable()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from services.kernel.money import ZERO_RATE, Rate
 from services.kernel.refusals import PlanInvalid
-from services.kernel.times import from_text, to_text
+from services.kernel.times import EARLIEST_US, LATEST_US, from_text, to_text
 from services.ledger.domain.facts import LineKind, OrderLine, PlanPublished
 
 ID_CHARACTERS = {chr(code) for code in range(33, 127)} - {"/"}
@@ -257,9 +257,12 @@ class _Reader:
             return None
         value = self.take(key)
         try:
-            return from_text(value)
-        except (ValueError, TypeError):
+            us = from_text(value)
+        except (ValueError, TypeError, OverflowError):
             raise PlanInvalid(self._at(key), f'expected a quoted time such as "2026-01-01T00:00:00Z", found {_described(value)}') from None
+        if not EARLIEST_US <= us < LATEST_US:
+            raise PlanInvalid(self._at(key), f"{_described(value)} is not between the years 1 and 8999")
+        return us
 
     def section(self, key: str) -> "_Reader":
         return _Reader(self._left.pop(key, {}), self._at(key))
@@ -283,6 +286,8 @@ def _name(value: Any, path: str) -> None:
 
 
 def _described(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number far too large"
     if isinstance(value, str | int):
         return repr(value)
     return f"{value!r} (a float is never exact)" if isinstance(value, float) else f"a {type(value).__name__}"
