@@ -241,6 +241,80 @@ class DatedTooEarly(Refusal):
         )
 
 
+class GroupUnknown(Refusal):
+    reason = "GROUP_UNKNOWN"
+
+    def __init__(self, group_id: str) -> None:
+        super().__init__(f"no group {group_id!r} was opened", group_id=group_id)
+
+
+class GroupClosed(Refusal):
+    reason = "GROUP_CLOSED"
+
+    def __init__(self, group_id: str, state: str) -> None:
+        super().__init__(f"group {group_id!r} is closed as {state}", group_id=group_id, state=state)
+
+
+class PeriodUnknown(Refusal):
+    reason = "PERIOD_UNKNOWN"
+
+    def __init__(self, period_id: str, expected: str) -> None:
+        super().__init__(f"{period_id!r} is not a period to close: {expected}", period_id=period_id, expected=expected)
+
+
+class PeriodNotOver(Refusal):
+    reason = "PERIOD_NOT_OVER"
+
+    def __init__(self, period_id: str, ends_at: str, given: str) -> None:
+        super().__init__(
+            f"period {period_id!r} ends at {ends_at}; it cannot be closed at {given}", period_id=period_id, ends_at=ends_at, given=given
+        )
+
+
+class RoleGrantUnknown(Refusal):
+    reason = "ROLE_GRANT_UNKNOWN"
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(f"no role was granted as {grant_id!r}", grant_id=grant_id)
+
+
+class SeatsTaken(Refusal):
+    reason = "SEATS_TAKEN"
+
+    def __init__(self, tier: str, quota: int) -> None:
+        super().__init__(f"the plan grants {quota} seats of tier {tier!r}, and all are taken", tier=tier, quota=quota)
+
+
+class PlanForbidden(Refusal):
+    """`rule` is the linter's name for what is wrong; docs/plan-linter.md."""
+
+    reason = "PLAN_FORBIDDEN"
+
+    def __init__(self, rule: str, path: str, problem: str) -> None:
+        super().__init__(f"{rule} at {path}: {problem}", rule=rule, path=path, problem=problem)
+
+
+class PlanChanged(Refusal):
+    reason = "PLAN_CHANGED"
+
+    def __init__(self, expected: str, given: str) -> None:
+        super().__init__(f"the document hashes to {given}; {expected} was validated", expected=expected, given=given)
+
+
+class DepositExceedsHeld(Refusal):
+    reason = "DEPOSIT_EXCEEDS_HELD"
+
+    def __init__(self, member_id: str, held: int, given: int) -> None:
+        super().__init__(f"{held} are held for {member_id!r} as a deposit, {given} is more", member_id=member_id, held=held, given=given)
+
+
+class AssetUnknown(Refusal):
+    reason = "ASSET_UNKNOWN"
+
+    def __init__(self, asset: str, known: list[str]) -> None:
+        super().__init__(f"there is no asset {asset!r}; there are {', '.join(known)}", asset=asset, known=",".join(known))
+
+
 class Unavailable(Refusal):
     reason = "UNAVAILABLE"
 

@@ -13,8 +13,8 @@ AMOUNT = re.compile(r"([+-]?)([0-9]{1,16})(?:\.([0-9]+))?", re.ASCII)
 
 
 def exponent(currency: str) -> int:
-    """Decimals of a currency: 2 for GBP, 0 for JPY, 3 for KWD."""
-    return EXPONENTS.get(currency, 2)
+    """Decimals of a currency: 2 for GBP, 0 for JPY, 3 for KWD; none of points, whose names are lower case."""
+    return 0 if currency.islower() else EXPONENTS.get(currency, 2)
 
 
 def to_major(minor: int, currency: str, grouped: bool = True) -> str:

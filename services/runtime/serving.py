@@ -61,6 +61,16 @@ CODES = {
     "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "POSITION_BEYOND_HEAD": grpc.StatusCode.OUT_OF_RANGE,
     "DATED_TOO_EARLY": PRECONDITION,
+    "GROUP_UNKNOWN": MISSING,
+    "GROUP_CLOSED": PRECONDITION,
+    "PERIOD_UNKNOWN": PRECONDITION,
+    "PERIOD_NOT_OVER": PRECONDITION,
+    "ROLE_GRANT_UNKNOWN": MISSING,
+    "SEATS_TAKEN": PRECONDITION,
+    "PLAN_FORBIDDEN": PRECONDITION,
+    "PLAN_CHANGED": PRECONDITION,
+    "DEPOSIT_EXCEEDS_HELD": PRECONDITION,
+    "ASSET_UNKNOWN": PRECONDITION,
 }
 
 # What the contract says in patterns, said for people.
@@ -69,6 +79,8 @@ IN_WORDS = {
     "does not match regex pattern `^[!-.0-~]{0,100}$`": "must be at most 100 printable ASCII characters without space and slash",
     "does not match regex pattern `^[^\\s\\p{C}]{1,100}$`": "must be 1 to 100 printable characters without space",
     "does not match regex pattern `^[A-Z]{3}$`": "must be a three-letter ISO 4217 code, such as CNY",
+    "does not match regex pattern `^([A-Z]{3}|[a-z][a-z0-9_-]{0,39})$`": "must be an ISO 4217 code, such as CNY, or the name of points",
+    "does not match regex pattern `^[a-z][a-z0-9_-]{0,39}$`": "must be a role's name: a-z, digits, _ and -, beginning with a letter",
 }
 
 _validator = protovalidate.Validator()

@@ -48,7 +48,7 @@ MEMBERS = 3
 def servers(database: EmbeddedPostgres) -> Iterator[tuple[Server, Server]]:
     """Two that outlive whatever happens to their database; it knows their connections by "first" and "second". They give up soon, and
     PostgreSQL soon gives up on them, so that the tests need not wait."""
-    dsn = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=1s")
+    dsn = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=4s")
     names = [make_conninfo(dsn, application_name=name) for name in ("first", "second")]
     with serving(*names, retry_for_s="1") as (first, second):
         yield first, second

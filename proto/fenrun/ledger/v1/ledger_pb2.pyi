@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -33,15 +34,26 @@ class Order(_message.Message):
     PAID_AT_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    REFERRER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     member_id: _builtins.str
     """The buyer."""
     currency: _builtins.str
     """The program's currency."""
+    group_id: _builtins.str
+    """The group buy this order joins, opened before."""
+    referrer_id: _builtins.str
+    """Whose code stands on the order; counts while the buyer is not locked and the plan says `touch: order`."""
     @_builtins.property
     def paid_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.OrderLine]: ...
+    @_builtins.property
+    def attributions(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Attribution]:
+        """Roles named for all lines: creator, guide, leader, store, region, source_merchant."""
+
     def __init__(
         self,
         *,
@@ -50,10 +62,13 @@ class Order(_message.Message):
         paid_at: _timestamp_pb2.Timestamp | None = ...,
         currency: _builtins.str = ...,
         lines: _abc.Iterable[_log_pb2.OrderLine] | None = ...,
+        attributions: _abc.Iterable[_log_pb2.Attribution] | None = ...,
+        group_id: _builtins.str = ...,
+        referrer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["paid_at", b"paid_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "lines", b"lines", "member_id", b"member_id", "order_id", b"order_id", "paid_at", b"paid_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "currency", b"currency", "group_id", b"group_id", "lines", b"lines", "member_id", b"member_id", "order_id", b"order_id", "paid_at", b"paid_at", "referrer_id", b"referrer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,6 +107,8 @@ class RecordedOrder(_message.Message):
     EARNINGS_FIELD_NUMBER: _builtins.int
     BREAKAGE_FIELD_NUMBER: _builtins.int
     BINDING_LOCKED_FIELD_NUMBER: _builtins.int
+    TIER_CHANGES_FIELD_NUMBER: _builtins.int
+    POINTS_BREAKAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _type_pb2.Receipt: ...
     @_builtins.property
@@ -104,6 +121,14 @@ class RecordedOrder(_message.Message):
     def binding_locked(self) -> _log_pb2.BindingLocked:
         """Set when this order let the buyer's lifetime lock fall."""
 
+    @_builtins.property
+    def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.TierChange]:
+        """Who was promoted by this order."""
+
+    @_builtins.property
+    def points_breakage(self) -> _containers.RepeatedCompositeFieldContainer[_type_pb2.Money]:
+        """Shares of points that nobody qualified for; one for each kind of points."""
+
     def __init__(
         self,
         *,
@@ -111,10 +136,12 @@ class RecordedOrder(_message.Message):
         earnings: _abc.Iterable[Global___Earning] | None = ...,
         breakage: _type_pb2.Money | None = ...,
         binding_locked: _log_pb2.BindingLocked | None = ...,
+        tier_changes: _abc.Iterable[_log_pb2.TierChange] | None = ...,
+        points_breakage: _abc.Iterable[_type_pb2.Money] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "breakage", b"breakage", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "breakage", b"breakage", "earnings", b"earnings", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "breakage", b"breakage", "earnings", b"earnings", "points_breakage", b"points_breakage", "receipt", b"receipt", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,21 +457,33 @@ class RecordedRefund(_message.Message):
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     REVERSED_FIELD_NUMBER: _builtins.int
+    TIER_CHANGES_FIELD_NUMBER: _builtins.int
+    PERIOD_REVERSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _type_pb2.Receipt: ...
     @_builtins.property
     def reversed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]:
         """What each payee no longer earns, as positive amounts."""
 
+    @_builtins.property
+    def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.TierChange]:
+        """Whose tier changed because its evidence is gone."""
+
+    @_builtins.property
+    def period_reversed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]:
+        """What the refund changed in a period that was closed before, as positive amounts that are no longer earned."""
+
     def __init__(
         self,
         *,
         receipt: _type_pb2.Receipt | None = ...,
         reversed: _abc.Iterable[Global___Earning] | None = ...,
+        tier_changes: _abc.Iterable[_log_pb2.TierChange] | None = ...,
+        period_reversed: _abc.Iterable[Global___Earning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "reversed", b"reversed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_reversed", b"period_reversed", "receipt", b"receipt", "reversed", b"reversed", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,12 +626,13 @@ class ReleaseDueResponse(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     orders_released: _builtins.int
+    """Orders, periods and other sources that something was released from."""
     more: _builtins.bool
     """True: more is due at that time; call again."""
     consistency_token: _builtins.str
     @_builtins.property
     def amount(self) -> _type_pb2.Money:
-        """Released to members, debts settled included."""
+        """Released to members in the program's currency, debts settled included."""
 
     def __init__(
         self,
@@ -609,6 +649,642 @@ class ReleaseDueResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseDueResponse: _TypeAlias = ReleaseDueResponse  # noqa: Y015
+
+@_typing.final
+class OpenGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    OPENER_ID_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    group_id: _builtins.str
+    opener_id: _builtins.str
+    """Who opened it, enrolled."""
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        opener_id: _builtins.str = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "opened_at", b"opened_at", "opener_id", b"opener_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenGroupRequest: _TypeAlias = OpenGroupRequest  # noqa: Y015
+
+@_typing.final
+class OpenGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenGroupResponse: _TypeAlias = OpenGroupResponse  # noqa: Y015
+
+@_typing.final
+class FormGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    FORMED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    group_id: _builtins.str
+    @_builtins.property
+    def formed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        formed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["formed_at", b"formed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["formed_at", b"formed_at", "group_id", b"group_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FormGroupRequest: _TypeAlias = FormGroupRequest  # noqa: Y015
+
+@_typing.final
+class FormGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    orders: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        orders: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FormGroupResponse: _TypeAlias = FormGroupResponse  # noqa: Y015
+
+@_typing.final
+class FailGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    FAILED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    group_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def failed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        failed_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at", "group_id", b"group_id", "program_id", b"program_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailGroupRequest: _TypeAlias = FailGroupRequest  # noqa: Y015
+
+@_typing.final
+class FailGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    REVERSED_FIELD_NUMBER: _builtins.int
+    orders: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def reversed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]:
+        """What each payee no longer earns, over all orders of the group, as positive amounts."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        orders: _builtins.int = ...,
+        reversed: _abc.Iterable[Global___Earning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "receipt", b"receipt", "reversed", b"reversed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailGroupResponse: _TypeAlias = FailGroupResponse  # noqa: Y015
+
+@_typing.final
+class GetGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    group_id: _builtins.str
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "group_id", b"group_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGroupRequest: _TypeAlias = GetGroupRequest  # noqa: Y015
+
+@_typing.final
+class GetGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    OPENER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ORDER_IDS_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    opener_id: _builtins.str
+    state: _builtins.str
+    """open, formed or failed."""
+    @_builtins.property
+    def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        opener_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "group_id", b"group_id", "opened_at", b"opened_at", "opener_id", b"opener_id", "order_ids", b"order_ids", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGroupResponse: _TypeAlias = GetGroupResponse  # noqa: Y015
+
+@_typing.final
+class RecordTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    DONE_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    task_id: _builtins.str
+    member_id: _builtins.str
+    task: _builtins.str
+    """What was done, as the plan names it."""
+    @_builtins.property
+    def done_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        task: _builtins.str = ...,
+        done_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done_at", b"done_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_at", b"done_at", "member_id", b"member_id", "program_id", b"program_id", "task", b"task", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskRequest: _TypeAlias = RecordTaskRequest  # noqa: Y015
+
+@_typing.final
+class RecordTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    EARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def earnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        earnings: _abc.Iterable[Global___Earning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earnings", b"earnings", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskResponse: _TypeAlias = RecordTaskResponse  # noqa: Y015
+
+@_typing.final
+class ClosePeriodRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    period_id: _builtins.str
+    """2026-03-08, 2026-W11, 2026-03 or plan.version, as the plan's periods are."""
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        period_id: _builtins.str = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "period_id", b"period_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeriodRequest: _TypeAlias = ClosePeriodRequest  # noqa: Y015
+
+@_typing.final
+class ClosePeriodResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodRuleResult]: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        rules: _abc.Iterable[Global___PeriodRuleResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeriodResponse: _TypeAlias = ClosePeriodResponse  # noqa: Y015
+
+@_typing.final
+class PeriodRuleResult(_message.Message):
+    """What a rule gave for a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    EARNINGS_FIELD_NUMBER: _builtins.int
+    BREAKAGE_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    volume: _builtins.int
+    """What the rule counted, all members together: minor units of base, or invites."""
+    @_builtins.property
+    def earnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]: ...
+    @_builtins.property
+    def breakage(self) -> _type_pb2.Money: ...
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        volume: _builtins.int = ...,
+        earnings: _abc.Iterable[Global___Earning] | None = ...,
+        breakage: _type_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breakage", b"breakage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakage", b"breakage", "earnings", b"earnings", "rule_id", b"rule_id", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodRuleResult: _TypeAlias = PeriodRuleResult  # noqa: Y015
+
+@_typing.final
+class GetPeriodRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    period_id: _builtins.str
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        period_id: _builtins.str = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "period_id", b"period_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPeriodRequest: _TypeAlias = GetPeriodRequest  # noqa: Y015
+
+@_typing.final
+class GetPeriodResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
+    PLAN_POSITION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    period_id: _builtins.str
+    plan_position: _builtins.int
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodRuleResult]:
+        """As of now, corrections included."""
+
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the closing and of every correction, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        period_id: _builtins.str = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
+        plan_position: _builtins.int = ...,
+        rules: _abc.Iterable[Global___PeriodRuleResult] | None = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "ends_at", b"ends_at", "period_id", b"period_id", "plan_position", b"plan_position", "positions", b"positions", "rules", b"rules", "starts_at", b"starts_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPeriodResponse: _TypeAlias = GetPeriodResponse  # noqa: Y015
+
+@_typing.final
+class MoveDepositRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    DEPOSIT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MOVED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    deposit_id: _builtins.str
+    member_id: _builtins.str
+    kind: _log_pb2.DepositKind.ValueType
+    reason: _builtins.str
+    @_builtins.property
+    def amount(self) -> _type_pb2.Money:
+        """Positive."""
+
+    @_builtins.property
+    def moved_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        deposit_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        kind: _log_pb2.DepositKind.ValueType = ...,
+        amount: _type_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+        moved_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "moved_at", b"moved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "deposit_id", b"deposit_id", "kind", b"kind", "member_id", b"member_id", "moved_at", b"moved_at", "program_id", b"program_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDepositRequest: _TypeAlias = MoveDepositRequest  # noqa: Y015
+
+@_typing.final
+class MoveDepositResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDepositResponse: _TypeAlias = MoveDepositResponse  # noqa: Y015
+
+@_typing.final
+class TransferStockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    FROM_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TO_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    transfer_id: _builtins.str
+    from_member_id: _builtins.str
+    """Who sells."""
+    to_member_id: _builtins.str
+    """Who buys; another."""
+    currency: _builtins.str
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.StockLine]: ...
+    @_builtins.property
+    def transferred_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        transfer_id: _builtins.str = ...,
+        from_member_id: _builtins.str = ...,
+        to_member_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        lines: _abc.Iterable[_log_pb2.StockLine] | None = ...,
+        transferred_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transferred_at", b"transferred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "from_member_id", b"from_member_id", "lines", b"lines", "program_id", b"program_id", "to_member_id", b"to_member_id", "transfer_id", b"transfer_id", "transferred_at", b"transferred_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferStockRequest: _TypeAlias = TransferStockRequest  # noqa: Y015
+
+@_typing.final
+class TransferStockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def margin(self) -> _type_pb2.Money:
+        """What the seller gained; negative: lost."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        margin: _type_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferStockResponse: _TypeAlias = TransferStockResponse  # noqa: Y015
+
+@_typing.final
+class OpenBalanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    OPENING_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MINOR_FIELD_NUMBER: _builtins.int
+    PENDING_MINOR_FIELD_NUMBER: _builtins.int
+    PENDING_DUE_AT_FIELD_NUMBER: _builtins.int
+    PAID_MINOR_FIELD_NUMBER: _builtins.int
+    DEBT_MINOR_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    opening_id: _builtins.str
+    member_id: _builtins.str
+    currency: _builtins.str
+    available_minor: _builtins.int
+    pending_minor: _builtins.int
+    """Frozen there until pending_due_at, which must be given with it."""
+    paid_minor: _builtins.int
+    """Paid out there, in total."""
+    debt_minor: _builtins.int
+    """Owed back there, as a positive figure; then nothing is available."""
+    source: _builtins.str
+    @_builtins.property
+    def pending_due_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        opening_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        available_minor: _builtins.int = ...,
+        pending_minor: _builtins.int = ...,
+        pending_due_at: _timestamp_pb2.Timestamp | None = ...,
+        paid_minor: _builtins.int = ...,
+        debt_minor: _builtins.int = ...,
+        source: _builtins.str = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at", "pending_due_at", b"pending_due_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_minor", b"available_minor", "currency", b"currency", "debt_minor", b"debt_minor", "member_id", b"member_id", "opened_at", b"opened_at", "opening_id", b"opening_id", "paid_minor", b"paid_minor", "pending_due_at", b"pending_due_at", "pending_minor", b"pending_minor", "program_id", b"program_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenBalanceRequest: _TypeAlias = OpenBalanceRequest  # noqa: Y015
+
+@_typing.final
+class OpenBalanceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenBalanceResponse: _TypeAlias = OpenBalanceResponse  # noqa: Y015
 
 @_typing.final
 class PlaceHoldRequest(_message.Message):
@@ -944,9 +1620,12 @@ class PublishPlanRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
+    EXPECTED_CONTENT_HASH_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     document: _builtins.str
     """YAML (or JSON) as docs/plan-format.md describes."""
+    expected_content_hash: _builtins.bytes
+    """The content_hash that ValidatePlan gave: nothing else than what was validated is published. Empty: whatever the document says."""
     @_builtins.property
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -955,10 +1634,11 @@ class PublishPlanRequest(_message.Message):
         program_id: _builtins.str = ...,
         document: _builtins.str = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
+        expected_content_hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "program_id", b"program_id", "published_at", b"published_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "expected_content_hash", b"expected_content_hash", "program_id", b"program_id", "published_at", b"published_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -972,12 +1652,17 @@ class PublishPlanResponse(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     version: _builtins.int
     content_hash: _builtins.bytes
     """SHA-256 of the canonical document."""
     @_builtins.property
     def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanFinding]:
+        """What is allowed and yet to be known, such as that two levels have been fined."""
+
     def __init__(
         self,
         *,
@@ -985,14 +1670,286 @@ class PublishPlanResponse(_message.Message):
         plan_id: _builtins.str = ...,
         version: _builtins.int = ...,
         content_hash: _builtins.bytes = ...,
+        findings: _abc.Iterable[Global___PlanFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "plan_id", b"plan_id", "receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "findings", b"findings", "plan_id", b"plan_id", "receipt", b"receipt", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishPlanResponse: _TypeAlias = PublishPlanResponse  # noqa: Y015
+
+@_typing.final
+class ValidatePlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    document: _builtins.str
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatePlanRequest: _TypeAlias = ValidatePlanRequest  # noqa: Y015
+
+@_typing.final
+class ValidatePlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    PUBLISHABLE_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    version: _builtins.int
+    content_hash: _builtins.bytes
+    publishable: _builtins.bool
+    """False: publishing it would be refused as PLAN_FORBIDDEN."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanFinding]: ...
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The plan in sentences, rule by rule."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        content_hash: _builtins.bytes = ...,
+        findings: _abc.Iterable[Global___PlanFinding] | None = ...,
+        publishable: _builtins.bool = ...,
+        sentences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "findings", b"findings", "plan_id", b"plan_id", "publishable", b"publishable", "sentences", b"sentences", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatePlanResponse: _TypeAlias = ValidatePlanResponse  # noqa: Y015
+
+@_typing.final
+class PlanFinding(_message.Message):
+    """One thing that the linter says of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Severity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PlanFinding._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SEVERITY_UNSPECIFIED: PlanFinding._Severity.ValueType  # 0
+        SEVERITY_ERROR: PlanFinding._Severity.ValueType  # 1
+        """Refuses publication."""
+        SEVERITY_WARNING: PlanFinding._Severity.ValueType  # 2
+
+    class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper): ...
+    SEVERITY_UNSPECIFIED: PlanFinding.Severity.ValueType  # 0
+    SEVERITY_ERROR: PlanFinding.Severity.ValueType  # 1
+    """Refuses publication."""
+    SEVERITY_WARNING: PlanFinding.Severity.ValueType  # 2
+
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    severity: Global___PlanFinding.Severity.ValueType
+    rule: _builtins.str
+    """Stable name, such as depth-over-limit."""
+    path: _builtins.str
+    """Where in the document, such as rules[1]."""
+    problem: _builtins.str
+    """What is wrong and why, in a sentence."""
+    source: _builtins.str
+    """The article it rests on; empty for arithmetic."""
+    def __init__(
+        self,
+        *,
+        severity: Global___PlanFinding.Severity.ValueType = ...,
+        rule: _builtins.str = ...,
+        path: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "problem", b"problem", "rule", b"rule", "severity", b"severity", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanFinding: _TypeAlias = PlanFinding  # noqa: Y015
+
+@_typing.final
+class SimulatePlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    document: _builtins.str
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        document: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "from", b"from", "program_id", b"program_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatePlanRequest: _TypeAlias = SimulatePlanRequest  # noqa: Y015
+
+@_typing.final
+class SimulatePlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    BY_RULE_FIELD_NUMBER: _builtins.int
+    BY_MEMBER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___SimulationProgress: ...
+    @_builtins.property
+    def total(self) -> Global___SimulationTotal: ...
+    @_builtins.property
+    def by_rule(self) -> Global___SimulationRow: ...
+    @_builtins.property
+    def by_member(self) -> Global___SimulationRow: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___SimulationProgress | None = ...,
+        total: Global___SimulationTotal | None = ...,
+        by_rule: Global___SimulationRow | None = ...,
+        by_member: Global___SimulationRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by_member", b"by_member", "by_rule", b"by_rule", "progress", b"progress", "step", b"step", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_member", b"by_member", "by_rule", b"by_rule", "progress", b"progress", "step", b"step", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["progress", "total", "by_rule", "by_member"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___SimulatePlanResponse: _TypeAlias = SimulatePlanResponse  # noqa: Y015
+
+@_typing.final
+class SimulationProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    HEAD_POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    head_position: _builtins.int
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        head_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_position", b"head_position", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulationProgress: _TypeAlias = SimulationProgress  # noqa: Y015
+
+@_typing.final
+class SimulationTotal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
+    BASE_MINOR_FIELD_NUMBER: _builtins.int
+    RECORDED_MINOR_FIELD_NUMBER: _builtins.int
+    SIMULATED_MINOR_FIELD_NUMBER: _builtins.int
+    RECORDED_BREAKAGE_MINOR_FIELD_NUMBER: _builtins.int
+    SIMULATED_BREAKAGE_MINOR_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    asset: _builtins.str
+    orders: _builtins.int
+    refunds: _builtins.int
+    base_minor: _builtins.int
+    recorded_minor: _builtins.int
+    simulated_minor: _builtins.int
+    recorded_breakage_minor: _builtins.int
+    simulated_breakage_minor: _builtins.int
+    refused: _builtins.int
+    """Facts that the draft would have refused, such as an upgrade to a tier it does not name."""
+    def __init__(
+        self,
+        *,
+        asset: _builtins.str = ...,
+        orders: _builtins.int = ...,
+        refunds: _builtins.int = ...,
+        base_minor: _builtins.int = ...,
+        recorded_minor: _builtins.int = ...,
+        simulated_minor: _builtins.int = ...,
+        recorded_breakage_minor: _builtins.int = ...,
+        simulated_breakage_minor: _builtins.int = ...,
+        refused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "base_minor", b"base_minor", "orders", b"orders", "recorded_breakage_minor", b"recorded_breakage_minor", "recorded_minor", b"recorded_minor", "refunds", b"refunds", "refused", b"refused", "simulated_breakage_minor", b"simulated_breakage_minor", "simulated_minor", b"simulated_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulationTotal: _TypeAlias = SimulationTotal  # noqa: Y015
+
+@_typing.final
+class SimulationRow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    RECORDED_MINOR_FIELD_NUMBER: _builtins.int
+    SIMULATED_MINOR_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """A rule's id or a member's."""
+    asset: _builtins.str
+    recorded_minor: _builtins.int
+    simulated_minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        asset: _builtins.str = ...,
+        recorded_minor: _builtins.int = ...,
+        simulated_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "key", b"key", "recorded_minor", b"recorded_minor", "simulated_minor", b"simulated_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulationRow: _TypeAlias = SimulationRow  # noqa: Y015
 
 @_typing.final
 class GetPlanRequest(_message.Message):
@@ -1201,6 +2158,8 @@ class Balance(_message.Message):
     REVERSED_MINOR_FIELD_NUMBER: _builtins.int
     ADJUSTED_MINOR_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    DEPOSIT_MINOR_FIELD_NUMBER: _builtins.int
+    MARGIN_MINOR_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     currency: _builtins.str
     pending_minor: _builtins.int
@@ -1215,6 +2174,9 @@ class Balance(_message.Message):
     """Corrections and write-offs, net."""
     position: _builtins.int
     """The last entry that moved this balance; 0: none yet."""
+    deposit_minor: _builtins.int
+    """Deposits held for the member, and their margin on stock sold on: accounts of their own, apart from the equation above, as of now."""
+    margin_minor: _builtins.int
     def __init__(
         self,
         *,
@@ -1229,10 +2191,12 @@ class Balance(_message.Message):
         reversed_minor: _builtins.int = ...,
         adjusted_minor: _builtins.int = ...,
         position: _builtins.int = ...,
+        deposit_minor: _builtins.int = ...,
+        margin_minor: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accrued_minor", b"accrued_minor", "adjusted_minor", b"adjusted_minor", "available_minor", b"available_minor", "currency", b"currency", "debt_minor", b"debt_minor", "member_id", b"member_id", "paid_minor", b"paid_minor", "pending_minor", b"pending_minor", "position", b"position", "reserved_minor", b"reserved_minor", "reversed_minor", b"reversed_minor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accrued_minor", b"accrued_minor", "adjusted_minor", b"adjusted_minor", "available_minor", b"available_minor", "currency", b"currency", "debt_minor", b"debt_minor", "deposit_minor", b"deposit_minor", "margin_minor", b"margin_minor", "member_id", b"member_id", "paid_minor", b"paid_minor", "pending_minor", b"pending_minor", "position", b"position", "reserved_minor", b"reserved_minor", "reversed_minor", b"reversed_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1247,10 +2211,13 @@ class GetBalanceRequest(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     RECORDED_AT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
     position: _builtins.int
     """As it was right after this entry."""
+    asset: _builtins.str
+    """A currency or points; empty: the program's currency."""
     @_builtins.property
     def recorded_at(self) -> _timestamp_pb2.Timestamp:
         """As the book stood at this time (recorded_at)."""
@@ -1265,10 +2232,11 @@ class GetBalanceRequest(_message.Message):
         position: _builtins.int = ...,
         recorded_at: _timestamp_pb2.Timestamp | None = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        asset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "member_id", b"member_id", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "member_id", b"member_id", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
@@ -1529,6 +2497,11 @@ class ExplainedShare(_message.Message):
     ENTITLED_BEFORE_MINOR_FIELD_NUMBER: _builtins.int
     ENTITLED_AFTER_MINOR_FIELD_NUMBER: _builtins.int
     AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    POOL_MINOR_FIELD_NUMBER: _builtins.int
+    ROUNDING_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
     line_no: _builtins.int
     rule_id: _builtins.str
     generation: _builtins.int
@@ -1547,6 +2520,14 @@ class ExplainedShare(_message.Message):
     """What it entitles to after it: exact rounded half up."""
     amount_minor: _builtins.int
     """after - before."""
+    kind: _builtins.str
+    """The rule's kind: generation, differential, peer, …"""
+    asset: _builtins.str
+    pool_minor: _builtins.int
+    """What the rule could give at most on this line: payees + breakage. 0 where the rule has no pool."""
+    rounding: _builtins.str
+    """How the exact share became whole units: half up, largest remainder, cap."""
+    member_id: _builtins.str
     def __init__(
         self,
         *,
@@ -1560,10 +2541,15 @@ class ExplainedShare(_message.Message):
         entitled_before_minor: _builtins.int = ...,
         entitled_after_minor: _builtins.int = ...,
         amount_minor: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        asset: _builtins.str = ...,
+        pool_minor: _builtins.int = ...,
+        rounding: _builtins.str = ...,
+        member_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "base_minor", b"base_minor", "entitled_after_minor", b"entitled_after_minor", "entitled_before_minor", b"entitled_before_minor", "exact_minor", b"exact_minor", "generation", b"generation", "line_no", b"line_no", "rate", b"rate", "rule_id", b"rule_id", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "asset", b"asset", "base_minor", b"base_minor", "entitled_after_minor", b"entitled_after_minor", "entitled_before_minor", b"entitled_before_minor", "exact_minor", b"exact_minor", "generation", b"generation", "kind", b"kind", "line_no", b"line_no", "member_id", b"member_id", "pool_minor", b"pool_minor", "rate", b"rate", "rounding", b"rounding", "rule_id", b"rule_id", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1575,7 +2561,10 @@ class TrialBalanceRequest(_message.Message):
 
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
+    asset: _builtins.str
+    """A currency or points; empty: the program's currency."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
     def __init__(
@@ -1583,10 +2572,11 @@ class TrialBalanceRequest(_message.Message):
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        asset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "program_id", b"program_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1645,9 +2635,12 @@ class ListBalancesRequest(_message.Message):
 
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
+    asset: _builtins.str
+    """A currency or points; empty: the program's currency."""
     page_size: _builtins.int
     """At most this many; 0 lets the server choose (100). 1,000 at most."""
     page_token: _builtins.str
@@ -1659,12 +2652,13 @@ class ListBalancesRequest(_message.Message):
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        asset: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,6 +67,31 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FollowUpOrdersRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FollowUpOrdersResponse.FromString,
                 _registered_method=True)
+        self.OpenGroup = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/OpenGroup',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupResponse.FromString,
+                _registered_method=True)
+        self.FormGroup = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/FormGroup',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupResponse.FromString,
+                _registered_method=True)
+        self.FailGroup = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/FailGroup',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupResponse.FromString,
+                _registered_method=True)
+        self.RecordTask = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/RecordTask',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskResponse.FromString,
+                _registered_method=True)
+        self.ClosePeriod = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/ClosePeriod',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.FromString,
+                _registered_method=True)
         self.ReleaseDue = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/ReleaseDue',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ReleaseDueRequest.SerializeToString,
@@ -102,6 +127,31 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PostAdjustmentRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PostAdjustmentResponse.FromString,
                 _registered_method=True)
+        self.MoveDeposit = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/MoveDeposit',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositResponse.FromString,
+                _registered_method=True)
+        self.TransferStock = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/TransferStock',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockResponse.FromString,
+                _registered_method=True)
+        self.OpenBalance = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/OpenBalance',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceResponse.FromString,
+                _registered_method=True)
+        self.ValidatePlan = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/ValidatePlan',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanResponse.FromString,
+                _registered_method=True)
+        self.SimulatePlan = channel.unary_stream(
+                '/fenrun.ledger.v1.LedgerService/SimulatePlan',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanResponse.FromString,
+                _registered_method=True)
         self.PublishPlan = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/PublishPlan',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PublishPlanRequest.SerializeToString,
@@ -116,6 +166,16 @@ class LedgerServiceStub:
                 '/fenrun.ledger.v1.LedgerService/GetOrder',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderResponse.FromString,
+                _registered_method=True)
+        self.GetGroup = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/GetGroup',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupResponse.FromString,
+                _registered_method=True)
+        self.GetPeriod = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/GetPeriod',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodResponse.FromString,
                 _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/GetBalance',
@@ -152,7 +212,8 @@ class LedgerServiceServicer:
 
     def RecordOrder(self, request, context):
         """Records a paid order and answers at once who earns what. The buyer's first one locks their binding. Counts once by order_id.
-        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH.
+        NOT_FOUND: MEMBER_UNKNOWN, GROUP_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH, GROUP_CLOSED, SELF_BINDING.
+        ABORTED: BINDING_CYCLE (the code on the order is of somebody below the buyer).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +252,44 @@ class LedgerServiceServicer:
 
     def FollowUpOrders(self, request, context):
         """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenGroup(self, request, context):
+        """Opens a group buy (拼团); orders that name it join it. Counts once by group_id. NOT_FOUND: MEMBER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FormGroup(self, request, context):
+        """The group is complete: what its orders earn and waits for that becomes due. Counts once by group_id.
+        NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FailGroup(self, request, context):
+        """The group fell through: all that its orders earned for anybody is taken back. Counts once by group_id.
+        NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordTask(self, request, context):
+        """A task that the plan rewards was done. Counts once by task_id. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClosePeriod(self, request, context):
+        """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
+        FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,9 +349,48 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveDeposit(self, request, context):
+        """A deposit (保证金) comes in, goes back or is forfeited; an account of its own. Counts once by deposit_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: DEPOSIT_EXCEEDS_HELD, CURRENCY_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferStock(self, request, context):
+        """One agent sells stock on to another (囤货): the margin is booked, commission is not. Counts once by transfer_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenBalance(self, request, context):
+        """Carries over what a member had in another system. Counts once by opening_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidatePlan(self, request, context):
+        """Reads a draft and says all that is wrong with it or to be known of it; records nothing. INVALID_ARGUMENT: PLAN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulatePlan(self, request, context):
+        """Replays recorded facts under a draft, beside the books, and tells what would have been different; records nothing. Streams progress, then the
+        differences. INVALID_ARGUMENT: PLAN_INVALID. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishPlan(self, request, context):
-        """Publishes one version of a plan. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
-        FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH.
+        """Publishes one version of a plan, if its profile allows it. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
+        FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH, PLAN_FORBIDDEN, PLAN_CHANGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +405,20 @@ class LedgerServiceServicer:
 
     def GetOrder(self, request, context):
         """An order with what remains of it and who is entitled to what. NOT_FOUND: ORDER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGroup(self, request, context):
+        """A group buy: state and orders. NOT_FOUND: GROUP_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPeriod(self, request, context):
+        """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +492,31 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FollowUpOrdersRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FollowUpOrdersResponse.SerializeToString,
             ),
+            'OpenGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenGroup,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupResponse.SerializeToString,
+            ),
+            'FormGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.FormGroup,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupResponse.SerializeToString,
+            ),
+            'FailGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.FailGroup,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupResponse.SerializeToString,
+            ),
+            'RecordTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordTask,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskResponse.SerializeToString,
+            ),
+            'ClosePeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePeriod,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.SerializeToString,
+            ),
             'ReleaseDue': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseDue,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ReleaseDueRequest.FromString,
@@ -375,6 +552,31 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PostAdjustmentRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PostAdjustmentResponse.SerializeToString,
             ),
+            'MoveDeposit': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveDeposit,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositResponse.SerializeToString,
+            ),
+            'TransferStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferStock,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockResponse.SerializeToString,
+            ),
+            'OpenBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenBalance,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceResponse.SerializeToString,
+            ),
+            'ValidatePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidatePlan,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanResponse.SerializeToString,
+            ),
+            'SimulatePlan': grpc.unary_stream_rpc_method_handler(
+                    servicer.SimulatePlan,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanResponse.SerializeToString,
+            ),
             'PublishPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishPlan,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.PublishPlanRequest.FromString,
@@ -389,6 +591,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.GetOrder,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderResponse.SerializeToString,
+            ),
+            'GetGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGroup,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupResponse.SerializeToString,
+            ),
+            'GetPeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPeriod,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodResponse.SerializeToString,
             ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
@@ -592,6 +804,141 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def OpenGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/OpenGroup',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FormGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/FormGroup',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FormGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FailGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/FailGroup',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.FailGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/RecordTask',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.RecordTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/ClosePeriod',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReleaseDue(request,
             target,
             options=(),
@@ -781,6 +1128,141 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def MoveDeposit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/MoveDeposit',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.MoveDepositResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/TransferStock',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.TransferStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/OpenBalance',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.OpenBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/ValidatePlan',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ValidatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/SimulatePlan',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SimulatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PublishPlan(request,
             target,
             options=(),
@@ -851,6 +1333,60 @@ class LedgerService:
             '/fenrun.ledger.v1.LedgerService/GetOrder',
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderRequest.SerializeToString,
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/GetGroup',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/GetPeriod',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetPeriodResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,8 @@ class LedgerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LedgerServiceAsyncStub: ...
     RecordOrder: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RecordOrderRequest, _ledger_pb2.RecordOrderResponse]
     """Records a paid order and answers at once who earns what. The buyer's first one locks their binding. Counts once by order_id.
-    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH.
+    NOT_FOUND: MEMBER_UNKNOWN, GROUP_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH, GROUP_CLOSED, SELF_BINDING.
+    ABORTED: BINDING_CYCLE (the code on the order is of somebody below the buyer).
     """
     RecordOrders: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RecordOrdersRequest, _ledger_pb2.RecordOrdersResponse]
     """Up to 500 orders in one call, applied in the order given; each is answered for itself and a refused one harms no other."""
@@ -56,6 +57,22 @@ class LedgerServiceStub:
     """
     FollowUpOrders: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FollowUpOrdersRequest, _ledger_pb2.FollowUpOrdersResponse]
     """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself."""
+    OpenGroup: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.OpenGroupRequest, _ledger_pb2.OpenGroupResponse]
+    """Opens a group buy (拼团); orders that name it join it. Counts once by group_id. NOT_FOUND: MEMBER_UNKNOWN."""
+    FormGroup: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FormGroupRequest, _ledger_pb2.FormGroupResponse]
+    """The group is complete: what its orders earn and waits for that becomes due. Counts once by group_id.
+    NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+    """
+    FailGroup: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.FailGroupRequest, _ledger_pb2.FailGroupResponse]
+    """The group fell through: all that its orders earned for anybody is taken back. Counts once by group_id.
+    NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+    """
+    RecordTask: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RecordTaskRequest, _ledger_pb2.RecordTaskResponse]
+    """A task that the plan rewards was done. Counts once by task_id. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE."""
+    ClosePeriod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ClosePeriodRequest, _ledger_pb2.ClosePeriodResponse]
+    """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
+    FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+    """
     ReleaseDue: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]
     """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
     so a call repeated because its answer was lost answers for what it still found due.
@@ -80,14 +97,36 @@ class LedgerServiceStub:
     """Credits, debits or forgives, with a reason and a second person. Counts once by adjustment_id.
     NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: APPROVER_IS_REQUESTER, WRITE_OFF_EXCEEDS_DEBT, CURRENCY_MISMATCH.
     """
+    MoveDeposit: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.MoveDepositRequest, _ledger_pb2.MoveDepositResponse]
+    """A deposit (保证金) comes in, goes back or is forfeited; an account of its own. Counts once by deposit_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: DEPOSIT_EXCEEDS_HELD, CURRENCY_MISMATCH.
+    """
+    TransferStock: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.TransferStockRequest, _ledger_pb2.TransferStockResponse]
+    """One agent sells stock on to another (囤货): the margin is booked, commission is not. Counts once by transfer_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
+    OpenBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.OpenBalanceRequest, _ledger_pb2.OpenBalanceResponse]
+    """Carries over what a member had in another system. Counts once by opening_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
+    ValidatePlan: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ValidatePlanRequest, _ledger_pb2.ValidatePlanResponse]
+    """Reads a draft and says all that is wrong with it or to be known of it; records nothing. INVALID_ARGUMENT: PLAN_INVALID."""
+    SimulatePlan: _grpc.UnaryStreamMultiCallable[_ledger_pb2.SimulatePlanRequest, _ledger_pb2.SimulatePlanResponse]
+    """Replays recorded facts under a draft, beside the books, and tells what would have been different; records nothing. Streams progress, then the
+    differences. INVALID_ARGUMENT: PLAN_INVALID. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
     PublishPlan: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PublishPlanRequest, _ledger_pb2.PublishPlanResponse]
-    """Publishes one version of a plan. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
-    FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH.
+    """Publishes one version of a plan, if its profile allows it. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
+    FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH, PLAN_FORBIDDEN, PLAN_CHANGED.
     """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPlanRequest, _ledger_pb2.GetPlanResponse]
     """A plan version, or the one in force at a time. NOT_FOUND: PLAN_UNKNOWN."""
     GetOrder: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetOrderRequest, _ledger_pb2.GetOrderResponse]
     """An order with what remains of it and who is entitled to what. NOT_FOUND: ORDER_UNKNOWN."""
+    GetGroup: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetGroupRequest, _ledger_pb2.GetGroupResponse]
+    """A group buy: state and orders. NOT_FOUND: GROUP_UNKNOWN."""
+    GetPeriod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]
+    """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
     """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]
@@ -109,7 +148,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordOrder: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordOrderRequest, _ledger_pb2.RecordOrderResponse]  # type: ignore[assignment]
     """Records a paid order and answers at once who earns what. The buyer's first one locks their binding. Counts once by order_id.
-    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH.
+    NOT_FOUND: MEMBER_UNKNOWN, GROUP_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH, GROUP_CLOSED, SELF_BINDING.
+    ABORTED: BINDING_CYCLE (the code on the order is of somebody below the buyer).
     """
     RecordOrders: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordOrdersRequest, _ledger_pb2.RecordOrdersResponse]  # type: ignore[assignment]
     """Up to 500 orders in one call, applied in the order given; each is answered for itself and a refused one harms no other."""
@@ -127,6 +167,22 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """
     FollowUpOrders: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FollowUpOrdersRequest, _ledger_pb2.FollowUpOrdersResponse]  # type: ignore[assignment]
     """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself."""
+    OpenGroup: _aio.UnaryUnaryMultiCallable[_ledger_pb2.OpenGroupRequest, _ledger_pb2.OpenGroupResponse]  # type: ignore[assignment]
+    """Opens a group buy (拼团); orders that name it join it. Counts once by group_id. NOT_FOUND: MEMBER_UNKNOWN."""
+    FormGroup: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FormGroupRequest, _ledger_pb2.FormGroupResponse]  # type: ignore[assignment]
+    """The group is complete: what its orders earn and waits for that becomes due. Counts once by group_id.
+    NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+    """
+    FailGroup: _aio.UnaryUnaryMultiCallable[_ledger_pb2.FailGroupRequest, _ledger_pb2.FailGroupResponse]  # type: ignore[assignment]
+    """The group fell through: all that its orders earned for anybody is taken back. Counts once by group_id.
+    NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+    """
+    RecordTask: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordTaskRequest, _ledger_pb2.RecordTaskResponse]  # type: ignore[assignment]
+    """A task that the plan rewards was done. Counts once by task_id. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE."""
+    ClosePeriod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ClosePeriodRequest, _ledger_pb2.ClosePeriodResponse]  # type: ignore[assignment]
+    """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
+    FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+    """
     ReleaseDue: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]  # type: ignore[assignment]
     """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
     so a call repeated because its answer was lost answers for what it still found due.
@@ -151,14 +207,36 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Credits, debits or forgives, with a reason and a second person. Counts once by adjustment_id.
     NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: APPROVER_IS_REQUESTER, WRITE_OFF_EXCEEDS_DEBT, CURRENCY_MISMATCH.
     """
+    MoveDeposit: _aio.UnaryUnaryMultiCallable[_ledger_pb2.MoveDepositRequest, _ledger_pb2.MoveDepositResponse]  # type: ignore[assignment]
+    """A deposit (保证金) comes in, goes back or is forfeited; an account of its own. Counts once by deposit_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: DEPOSIT_EXCEEDS_HELD, CURRENCY_MISMATCH.
+    """
+    TransferStock: _aio.UnaryUnaryMultiCallable[_ledger_pb2.TransferStockRequest, _ledger_pb2.TransferStockResponse]  # type: ignore[assignment]
+    """One agent sells stock on to another (囤货): the margin is booked, commission is not. Counts once by transfer_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
+    OpenBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.OpenBalanceRequest, _ledger_pb2.OpenBalanceResponse]  # type: ignore[assignment]
+    """Carries over what a member had in another system. Counts once by opening_id.
+    NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
+    ValidatePlan: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ValidatePlanRequest, _ledger_pb2.ValidatePlanResponse]  # type: ignore[assignment]
+    """Reads a draft and says all that is wrong with it or to be known of it; records nothing. INVALID_ARGUMENT: PLAN_INVALID."""
+    SimulatePlan: _aio.UnaryStreamMultiCallable[_ledger_pb2.SimulatePlanRequest, _ledger_pb2.SimulatePlanResponse]  # type: ignore[assignment]
+    """Replays recorded facts under a draft, beside the books, and tells what would have been different; records nothing. Streams progress, then the
+    differences. INVALID_ARGUMENT: PLAN_INVALID. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+    """
     PublishPlan: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PublishPlanRequest, _ledger_pb2.PublishPlanResponse]  # type: ignore[assignment]
-    """Publishes one version of a plan. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
-    FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH.
+    """Publishes one version of a plan, if its profile allows it. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
+    FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH, PLAN_FORBIDDEN, PLAN_CHANGED.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPlanRequest, _ledger_pb2.GetPlanResponse]  # type: ignore[assignment]
     """A plan version, or the one in force at a time. NOT_FOUND: PLAN_UNKNOWN."""
     GetOrder: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetOrderRequest, _ledger_pb2.GetOrderResponse]  # type: ignore[assignment]
     """An order with what remains of it and who is entitled to what. NOT_FOUND: ORDER_UNKNOWN."""
+    GetGroup: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetGroupRequest, _ledger_pb2.GetGroupResponse]  # type: ignore[assignment]
+    """A group buy: state and orders. NOT_FOUND: GROUP_UNKNOWN."""
+    GetPeriod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]  # type: ignore[assignment]
+    """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]  # type: ignore[assignment]
@@ -183,7 +261,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.RecordOrderResponse, _abc.Awaitable[_ledger_pb2.RecordOrderResponse]]:
         """Records a paid order and answers at once who earns what. The buyer's first one locks their binding. Counts once by order_id.
-        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH.
+        NOT_FOUND: MEMBER_UNKNOWN, GROUP_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE, CURRENCY_MISMATCH, GROUP_CLOSED, SELF_BINDING.
+        ABORTED: BINDING_CYCLE (the code on the order is of somebody below the buyer).
         """
 
     @_abc_1.abstractmethod
@@ -231,6 +310,52 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.FollowUpOrdersResponse, _abc.Awaitable[_ledger_pb2.FollowUpOrdersResponse]]:
         """Up to 500 completions and refunds in one call, applied in the order given; each answered for itself."""
+
+    @_abc_1.abstractmethod
+    def OpenGroup(
+        self,
+        request: _ledger_pb2.OpenGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.OpenGroupResponse, _abc.Awaitable[_ledger_pb2.OpenGroupResponse]]:
+        """Opens a group buy (拼团); orders that name it join it. Counts once by group_id. NOT_FOUND: MEMBER_UNKNOWN."""
+
+    @_abc_1.abstractmethod
+    def FormGroup(
+        self,
+        request: _ledger_pb2.FormGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.FormGroupResponse, _abc.Awaitable[_ledger_pb2.FormGroupResponse]]:
+        """The group is complete: what its orders earn and waits for that becomes due. Counts once by group_id.
+        NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+        """
+
+    @_abc_1.abstractmethod
+    def FailGroup(
+        self,
+        request: _ledger_pb2.FailGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.FailGroupResponse, _abc.Awaitable[_ledger_pb2.FailGroupResponse]]:
+        """The group fell through: all that its orders earned for anybody is taken back. Counts once by group_id.
+        NOT_FOUND: GROUP_UNKNOWN. FAILED_PRECONDITION: GROUP_CLOSED, DATED_TOO_EARLY.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordTask(
+        self,
+        request: _ledger_pb2.RecordTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.RecordTaskResponse, _abc.Awaitable[_ledger_pb2.RecordTaskResponse]]:
+        """A task that the plan rewards was done. Counts once by task_id. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: NO_PLAN_IN_FORCE."""
+
+    @_abc_1.abstractmethod
+    def ClosePeriod(
+        self,
+        request: _ledger_pb2.ClosePeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ClosePeriodResponse, _abc.Awaitable[_ledger_pb2.ClosePeriodResponse]]:
+        """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
+        FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseDue(
@@ -299,13 +424,61 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def MoveDeposit(
+        self,
+        request: _ledger_pb2.MoveDepositRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.MoveDepositResponse, _abc.Awaitable[_ledger_pb2.MoveDepositResponse]]:
+        """A deposit (保证金) comes in, goes back or is forfeited; an account of its own. Counts once by deposit_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: DEPOSIT_EXCEEDS_HELD, CURRENCY_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferStock(
+        self,
+        request: _ledger_pb2.TransferStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.TransferStockResponse, _abc.Awaitable[_ledger_pb2.TransferStockResponse]]:
+        """One agent sells stock on to another (囤货): the margin is booked, commission is not. Counts once by transfer_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def OpenBalance(
+        self,
+        request: _ledger_pb2.OpenBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.OpenBalanceResponse, _abc.Awaitable[_ledger_pb2.OpenBalanceResponse]]:
+        """Carries over what a member had in another system. Counts once by opening_id.
+        NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidatePlan(
+        self,
+        request: _ledger_pb2.ValidatePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ValidatePlanResponse, _abc.Awaitable[_ledger_pb2.ValidatePlanResponse]]:
+        """Reads a draft and says all that is wrong with it or to be known of it; records nothing. INVALID_ARGUMENT: PLAN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def SimulatePlan(
+        self,
+        request: _ledger_pb2.SimulatePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_pb2.SimulatePlanResponse], _abc.AsyncIterator[_ledger_pb2.SimulatePlanResponse]]:
+        """Replays recorded facts under a draft, beside the books, and tells what would have been different; records nothing. Streams progress, then the
+        differences. INVALID_ARGUMENT: PLAN_INVALID. FAILED_PRECONDITION: CURRENCY_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
     def PublishPlan(
         self,
         request: _ledger_pb2.PublishPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.PublishPlanResponse, _abc.Awaitable[_ledger_pb2.PublishPlanResponse]]:
-        """Publishes one version of a plan. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
-        FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH.
+        """Publishes one version of a plan, if its profile allows it. Counts once by plan and version. INVALID_ARGUMENT: PLAN_INVALID.
+        FAILED_PRECONDITION: PLAN_VERSION_OUT_OF_ORDER, CURRENCY_MISMATCH, PLAN_FORBIDDEN, PLAN_CHANGED.
         """
 
     @_abc_1.abstractmethod
@@ -323,6 +496,22 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.GetOrderResponse, _abc.Awaitable[_ledger_pb2.GetOrderResponse]]:
         """An order with what remains of it and who is entitled to what. NOT_FOUND: ORDER_UNKNOWN."""
+
+    @_abc_1.abstractmethod
+    def GetGroup(
+        self,
+        request: _ledger_pb2.GetGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.GetGroupResponse, _abc.Awaitable[_ledger_pb2.GetGroupResponse]]:
+        """A group buy: state and orders. NOT_FOUND: GROUP_UNKNOWN."""
+
+    @_abc_1.abstractmethod
+    def GetPeriod(
+        self,
+        request: _ledger_pb2.GetPeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.GetPeriodResponse, _abc.Awaitable[_ledger_pb2.GetPeriodResponse]]:
+        """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
 
     @_abc_1.abstractmethod
     def GetBalance(

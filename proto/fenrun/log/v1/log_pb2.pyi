@@ -51,6 +51,30 @@ EVIDENCE_KIND_IMPORT: EvidenceKind.ValueType  # 4
 """Carried over from another system."""
 Global___EvidenceKind: _TypeAlias = EvidenceKind  # noqa: Y015
 
+class _TierChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TierChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_CHANGE_KIND_UNSPECIFIED: _TierChangeKind.ValueType  # 0
+    TIER_CHANGE_KIND_PROMOTED: _TierChangeKind.ValueType  # 1
+    TIER_CHANGE_KIND_DEMOTED: _TierChangeKind.ValueType  # 2
+    """Back to the tier before."""
+    TIER_CHANGE_KIND_FROZEN: _TierChangeKind.ValueType  # 3
+    """The tier stays as a title and earns nothing until the next upgrade or promotion."""
+
+class TierChangeKind(_TierChangeKind, metaclass=_TierChangeKindEnumTypeWrapper):
+    """Why a tier changed without anybody asking: a promotion the plan promises, or what it says of a promotion whose evidence was refunded."""
+
+TIER_CHANGE_KIND_UNSPECIFIED: TierChangeKind.ValueType  # 0
+TIER_CHANGE_KIND_PROMOTED: TierChangeKind.ValueType  # 1
+TIER_CHANGE_KIND_DEMOTED: TierChangeKind.ValueType  # 2
+"""Back to the tier before."""
+TIER_CHANGE_KIND_FROZEN: TierChangeKind.ValueType  # 3
+"""The tier stays as a title and earns nothing until the next upgrade or promotion."""
+Global___TierChangeKind: _TypeAlias = TierChangeKind  # noqa: Y015
+
 class _LineKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -100,6 +124,14 @@ class _AccountEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Account.Value
     """Of the company: contra of adjustments."""
     ACCOUNT_WRITE_OFF: _Account.ValueType  # 9
     """Of the company: contra of debts written off."""
+    ACCOUNT_DEPOSIT: _Account.ValueType  # 10
+    """Of a member: deposits held for them (保证金). Never commission."""
+    ACCOUNT_MARGIN: _Account.ValueType  # 11
+    """Of a member: what they gained on stock sold on to other agents (囤货). Never commission."""
+    ACCOUNT_CLEARING: _Account.ValueType  # 12
+    """Of the company: contra of deposits and stock transfers, money that moves outside these books."""
+    ACCOUNT_OPENING: _Account.ValueType  # 13
+    """Of the company: contra of balances carried over from another system."""
 
 class Account(_Account, metaclass=_AccountEnumTypeWrapper):
     """Where money stands. docs/accounts.md tells how each one moves."""
@@ -123,6 +155,14 @@ ACCOUNT_ADJUSTMENT: Account.ValueType  # 8
 """Of the company: contra of adjustments."""
 ACCOUNT_WRITE_OFF: Account.ValueType  # 9
 """Of the company: contra of debts written off."""
+ACCOUNT_DEPOSIT: Account.ValueType  # 10
+"""Of a member: deposits held for them (保证金). Never commission."""
+ACCOUNT_MARGIN: Account.ValueType  # 11
+"""Of a member: what they gained on stock sold on to other agents (囤货). Never commission."""
+ACCOUNT_CLEARING: Account.ValueType  # 12
+"""Of the company: contra of deposits and stock transfers, money that moves outside these books."""
+ACCOUNT_OPENING: Account.ValueType  # 13
+"""Of the company: contra of balances carried over from another system."""
 Global___Account: _TypeAlias = Account  # noqa: Y015
 
 class _AdjustmentKind:
@@ -145,6 +185,28 @@ ADJUSTMENT_KIND_CORRECTION: AdjustmentKind.ValueType  # 1
 ADJUSTMENT_KIND_WRITE_OFF: AdjustmentKind.ValueType  # 2
 """Forgives debt; the amount is positive and at most the debt."""
 Global___AdjustmentKind: _TypeAlias = AdjustmentKind  # noqa: Y015
+
+class _DepositKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DepositKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepositKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPOSIT_KIND_UNSPECIFIED: _DepositKind.ValueType  # 0
+    DEPOSIT_KIND_PAID_IN: _DepositKind.ValueType  # 1
+    DEPOSIT_KIND_RETURNED: _DepositKind.ValueType  # 2
+    DEPOSIT_KIND_FORFEITED: _DepositKind.ValueType  # 3
+    """Kept by the company, for a breach of contract."""
+
+class DepositKind(_DepositKind, metaclass=_DepositKindEnumTypeWrapper):
+    """---------------------------------------------------------------- accounts of their own"""
+
+DEPOSIT_KIND_UNSPECIFIED: DepositKind.ValueType  # 0
+DEPOSIT_KIND_PAID_IN: DepositKind.ValueType  # 1
+DEPOSIT_KIND_RETURNED: DepositKind.ValueType  # 2
+DEPOSIT_KIND_FORFEITED: DepositKind.ValueType  # 3
+"""Kept by the company, for a breach of contract."""
+Global___DepositKind: _TypeAlias = DepositKind  # noqa: Y015
 
 @_typing.final
 class Entry(_message.Message):
@@ -438,6 +500,37 @@ class Evidence(_message.Message):
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
+class TierChange(_message.Message):
+    """A tier changing, as part of the fact that let it change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TIER_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    kind: Global___TierChangeKind.ValueType
+    tier: _builtins.str
+    """The tier from now on; with FROZEN the title that stays."""
+    previous_tier: _builtins.str
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        kind: Global___TierChangeKind.ValueType = ...,
+        tier: _builtins.str = ...,
+        previous_tier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "previous_tier", b"previous_tier", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierChange: _TypeAlias = TierChange  # noqa: Y015
+
+@_typing.final
 class MemberUpgraded(_message.Message):
     """member.upgraded.v1"""
 
@@ -447,11 +540,16 @@ class MemberUpgraded(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     upgrade_id: _builtins.str
     member_id: _builtins.str
     tier: _builtins.str
     @_builtins.property
     def evidence(self) -> Global___Evidence: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """A seat granted for a time: from here on the member stands in the tier they had before. Absent: for good."""
+
     def __init__(
         self,
         *,
@@ -459,10 +557,11 @@ class MemberUpgraded(_message.Message):
         member_id: _builtins.str = ...,
         tier: _builtins.str = ...,
         evidence: Global___Evidence | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "member_id", b"member_id", "tier", b"tier", "upgrade_id", b"upgrade_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "expires_at", b"expires_at", "member_id", b"member_id", "tier", b"tier", "upgrade_id", b"upgrade_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +589,87 @@ class MemberUpgradedDecision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberUpgradedDecision: _TypeAlias = MemberUpgradedDecision  # noqa: Y015
+
+@_typing.final
+class RoleGranted(_message.Message):
+    """member.role_granted.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    member_id: _builtins.str
+    role: _builtins.str
+    """region, store, guide, leader, staff, partner, or any other name that the plan uses."""
+    scope: _builtins.str
+    """The place the role is held at, such as a region's or a store's code; empty: everywhere."""
+    weight: _builtins.int
+    """Shares of the role, for splits between several holders."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """In effect for orders paid from here on (inclusive)"""
+
+    @_builtins.property
+    def effective_until(self) -> _timestamp_pb2.Timestamp:
+        """and before here; absent: open end."""
+
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        effective_until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "grant_id", b"grant_id", "member_id", b"member_id", "role", b"role", "scope", b"scope", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleGranted: _TypeAlias = RoleGranted  # noqa: Y015
+
+@_typing.final
+class RoleEnded(_message.Message):
+    """member.role_ended.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    member_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """Orders paid from here on no longer find this holder."""
+
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "grant_id", b"grant_id", "member_id", b"member_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleEnded: _TypeAlias = RoleEnded  # noqa: Y015
 
 @_typing.final
 class BindingCorrected(_message.Message):
@@ -559,6 +739,7 @@ class OrderLine(_message.Message):
     SKU_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
     line_no: _builtins.int
     """Unique within the order, from 1."""
     base_minor: _builtins.int
@@ -568,6 +749,10 @@ class OrderLine(_message.Message):
     category: _builtins.str
     kind: Global___LineKind.ValueType
     """UNSPECIFIED is taken as GOODS."""
+    @_builtins.property
+    def attributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribution]:
+        """Roles named for this line; for a role named here the order's own attributions do not count."""
+
     def __init__(
         self,
         *,
@@ -577,14 +762,44 @@ class OrderLine(_message.Message):
         sku: _builtins.str = ...,
         category: _builtins.str = ...,
         kind: Global___LineKind.ValueType = ...,
+        attributions: _abc.Iterable[Global___Attribution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_minor", b"base_minor", "category", b"category", "kind", b"kind", "line_no", b"line_no", "quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "base_minor", b"base_minor", "category", b"category", "kind", b"kind", "line_no", b"line_no", "quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderLine: _TypeAlias = OrderLine  # noqa: Y015
+
+@_typing.final
+class Attribution(_message.Message):
+    """A role named on an order or a line: by the member in it, or by a place whose holders the role facts give. One of the two is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """creator, guide, leader, store, region, source_merchant, or any other name that the plan uses."""
+    member_id: _builtins.str
+    scope: _builtins.str
+    """A region's or a store's code."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        scope: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "role", b"role", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribution: _TypeAlias = Attribution  # noqa: Y015
 
 @_typing.final
 class OrderPaid(_message.Message):
@@ -596,11 +811,22 @@ class OrderPaid(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    REFERRER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     member_id: _builtins.str
     currency: _builtins.str
+    group_id: _builtins.str
+    """The group buy this order joins; empty: none."""
+    referrer_id: _builtins.str
+    """Whose code stands on the order; the lock falls to them where the plan says `touch: order`. Empty: nobody's."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]: ...
+    @_builtins.property
+    def attributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribution]:
+        """Roles named for all lines."""
+
     def __init__(
         self,
         *,
@@ -608,10 +834,13 @@ class OrderPaid(_message.Message):
         member_id: _builtins.str = ...,
         currency: _builtins.str = ...,
         lines: _abc.Iterable[Global___OrderLine] | None = ...,
+        attributions: _abc.Iterable[Global___Attribution] | None = ...,
+        group_id: _builtins.str = ...,
+        referrer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "lines", b"lines", "member_id", b"member_id", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "currency", b"currency", "group_id", b"group_id", "lines", b"lines", "member_id", b"member_id", "order_id", b"order_id", "referrer_id", b"referrer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,6 +856,10 @@ class Person(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     BINDING_POSITION_FIELD_NUMBER: _builtins.int
     TIER_POSITION_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ROLE_POSITION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     tier: _builtins.str
     """Empty: no tier yet."""
@@ -634,6 +867,14 @@ class Person(_message.Message):
     """The entry that locked this person to the next one up; 0: not locked to anybody."""
     tier_position: _builtins.int
     """The entry that gave the tier; 0: none."""
+    role: _builtins.str
+    """Empty: on the path, the buyer or somebody above. Else the role they are looked at for."""
+    scope: _builtins.str
+    """The place by which the role was found; empty where the order names the member, or the role is held everywhere."""
+    role_position: _builtins.int
+    """The entry that granted the role; 0: the order itself names them."""
+    weight: _builtins.int
+    """Their shares of the role."""
     def __init__(
         self,
         *,
@@ -641,10 +882,14 @@ class Person(_message.Message):
         tier: _builtins.str = ...,
         binding_position: _builtins.int = ...,
         tier_position: _builtins.int = ...,
+        role: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        role_position: _builtins.int = ...,
+        weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_position", b"binding_position", "member_id", b"member_id", "tier", b"tier", "tier_position", b"tier_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_position", b"binding_position", "member_id", b"member_id", "role", b"role", "role_position", b"role_position", "scope", b"scope", "tier", b"tier", "tier_position", b"tier_position", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,6 +932,7 @@ class LineShares(_message.Message):
     LINE_NO_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     line_no: _builtins.int
+    """0: shares of the order as a whole."""
     @_builtins.property
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
     def __init__(
@@ -718,7 +964,7 @@ class Posting(_message.Message):
     """Empty for the company's accounts."""
     amount_minor: _builtins.int
     asset: _builtins.str
-    """ISO 4217 code."""
+    """ISO 4217 code, or the name of points that the plan declares."""
     def __init__(
         self,
         *,
@@ -744,8 +990,11 @@ class DueChange(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     DUE_AT_FIELD_NUMBER: _builtins.int
     AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     amount_minor: _builtins.int
+    asset: _builtins.str
+    """Empty: the program's currency."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -754,14 +1003,73 @@ class DueChange(_message.Message):
         member_id: _builtins.str = ...,
         due_at: _timestamp_pb2.Timestamp | None = ...,
         amount_minor: _builtins.int = ...,
+        asset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_at", b"due_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "due_at", b"due_at", "member_id", b"member_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "asset", b"asset", "due_at", b"due_at", "member_id", b"member_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DueChange: _TypeAlias = DueChange  # noqa: Y015
+
+@_typing.final
+class Count(_message.Message):
+    """A counter moving: what promotions, caps, counted rules and periods look at. docs/counters.md names them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTER_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    counter: _builtins.str
+    bucket: _builtins.str
+    """What the counter is kept by besides the member: a day, a period, an inviter; empty: in all."""
+    member_id: _builtins.str
+    amount: _builtins.int
+    def __init__(
+        self,
+        *,
+        counter: _builtins.str = ...,
+        bucket: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "bucket", b"bucket", "counter", b"counter", "member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Count: _TypeAlias = Count  # noqa: Y015
+
+@_typing.final
+class CapRoom(_message.Message):
+    """The most a payee could still earn by a capped rule when the order was recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_INDEX_FIELD_NUMBER: _builtins.int
+    PAYEE_FIELD_NUMBER: _builtins.int
+    ROOM_MINOR_FIELD_NUMBER: _builtins.int
+    rule_index: _builtins.int
+    payee: _builtins.int
+    room_minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        rule_index: _builtins.int = ...,
+        payee: _builtins.int = ...,
+        room_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payee", b"payee", "room_minor", b"room_minor", "rule_index", b"rule_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapRoom: _TypeAlias = CapRoom  # noqa: Y015
 
 @_typing.final
 class OrderPaidDecision(_message.Message):
@@ -773,9 +1081,15 @@ class OrderPaidDecision(_message.Message):
     PEOPLE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     POSTINGS_FIELD_NUMBER: _builtins.int
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    ROOMS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TIER_CHANGES_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.int
     plan_position: _builtins.int
     """The plan.published.v1 entry the order is paid under."""
+    period_id: _builtins.str
+    """The period whose volumes this order counts in, such as 2026-03; empty: the plan has no rules by period."""
     @_builtins.property
     def binding_locked(self) -> Global___BindingLocked: ...
     @_builtins.property
@@ -786,6 +1100,12 @@ class OrderPaidDecision(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineShares]: ...
     @_builtins.property
     def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    @_builtins.property
+    def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___CapRoom]: ...
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
+    @_builtins.property
+    def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierChange]: ...
     def __init__(
         self,
         *,
@@ -795,10 +1115,14 @@ class OrderPaidDecision(_message.Message):
         people: _abc.Iterable[Global___Person] | None = ...,
         lines: _abc.Iterable[Global___LineShares] | None = ...,
         postings: _abc.Iterable[Global___Posting] | None = ...,
+        period_id: _builtins.str = ...,
+        rooms: _abc.Iterable[Global___CapRoom] | None = ...,
+        counts: _abc.Iterable[Global___Count] | None = ...,
+        tier_changes: _abc.Iterable[Global___TierChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "engine_version", b"engine_version", "lines", b"lines", "people", b"people", "plan_position", b"plan_position", "postings", b"postings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "engine_version", b"engine_version", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -909,6 +1233,8 @@ class OrderRefundedDecision(_message.Message):
     DUE_FIELD_NUMBER: _builtins.int
     POSTINGS_FIELD_NUMBER: _builtins.int
     BINDING_RELEASED_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TIER_CHANGES_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.int
     binding_released_member_id: _builtins.str
     """Set when this refund emptied the order that locked the buyer and the plan releases the lock then."""
@@ -918,6 +1244,12 @@ class OrderRefundedDecision(_message.Message):
     def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]: ...
     @_builtins.property
     def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
+    @_builtins.property
+    def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierChange]:
+        """Set when this refund emptied the order that was the evidence of a tier."""
+
     def __init__(
         self,
         *,
@@ -926,14 +1258,64 @@ class OrderRefundedDecision(_message.Message):
         due: _abc.Iterable[Global___DueChange] | None = ...,
         postings: _abc.Iterable[Global___Posting] | None = ...,
         binding_released_member_id: _builtins.str = ...,
+        counts: _abc.Iterable[Global___Count] | None = ...,
+        tier_changes: _abc.Iterable[Global___TierChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_released_member_id", b"binding_released_member_id", "due", b"due", "engine_version", b"engine_version", "lines", b"lines", "postings", b"postings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_released_member_id", b"binding_released_member_id", "counts", b"counts", "due", b"due", "engine_version", b"engine_version", "lines", b"lines", "postings", b"postings", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderRefundedDecision: _TypeAlias = OrderRefundedDecision  # noqa: Y015
+
+@_typing.final
+class OrderGroupFormed(_message.Message):
+    """order.group_formed.v1: the group of an order was formed; what waited for that becomes due. Its decision is an OrderCompletedDecision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    group_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderGroupFormed: _TypeAlias = OrderGroupFormed  # noqa: Y015
+
+@_typing.final
+class OrderVoided(_message.Message):
+    """order.voided.v1: the group of an order failed; all it earned for anybody is taken back. Its decision is an OrderRefundedDecision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    group_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderVoided: _TypeAlias = OrderVoided  # noqa: Y015
 
 @_typing.final
 class OrderReleased(_message.Message):
@@ -1159,7 +1541,7 @@ Global___HoldLifted: _TypeAlias = HoldLifted  # noqa: Y015
 
 @_typing.final
 class MovementDecision(_message.Message):
-    """The decision of facts that only move money: payout.*, adjustment.posted.v1."""
+    """The decision of facts that only move money: payout.*, adjustment.posted.v1, deposit.moved.v1, stock.transferred.v1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1178,3 +1560,600 @@ class MovementDecision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MovementDecision: _TypeAlias = MovementDecision  # noqa: Y015
+
+@_typing.final
+class GroupOpened(_message.Message):
+    """---------------------------------------------------------------- groups, tasks, periods
+
+    group.opened.v1
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    OPENER_ID_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    opener_id: _builtins.str
+    """Who opened it."""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        opener_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "opener_id", b"opener_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupOpened: _TypeAlias = GroupOpened  # noqa: Y015
+
+@_typing.final
+class GroupJoined(_message.Message):
+    """group.joined.v1: an order that names the group was recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    order_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupJoined: _TypeAlias = GroupJoined  # noqa: Y015
+
+@_typing.final
+class GroupFormed(_message.Message):
+    """group.formed.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupFormed: _TypeAlias = GroupFormed  # noqa: Y015
+
+@_typing.final
+class GroupFailed(_message.Message):
+    """group.failed.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupFailed: _TypeAlias = GroupFailed  # noqa: Y015
+
+@_typing.final
+class TaskDone(_message.Message):
+    """task.done.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    member_id: _builtins.str
+    task: _builtins.str
+    """What was done, as the plan names it."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "task", b"task", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskDone: _TypeAlias = TaskDone  # noqa: Y015
+
+@_typing.final
+class TaskDoneDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
+    PLAN_POSITION_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    engine_version: _builtins.int
+    plan_position: _builtins.int
+    @_builtins.property
+    def people(self) -> _containers.RepeatedCompositeFieldContainer[Global___Person]: ...
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineShares]:
+        """Of the task as a whole: line_no is 0."""
+
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]: ...
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
+    def __init__(
+        self,
+        *,
+        engine_version: _builtins.int = ...,
+        plan_position: _builtins.int = ...,
+        people: _abc.Iterable[Global___Person] | None = ...,
+        lines: _abc.Iterable[Global___LineShares] | None = ...,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
+        postings: _abc.Iterable[Global___Posting] | None = ...,
+        counts: _abc.Iterable[Global___Count] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "due", b"due", "engine_version", b"engine_version", "lines", b"lines", "people", b"people", "plan_position", b"plan_position", "postings", b"postings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskDoneDecision: _TypeAlias = TaskDoneDecision  # noqa: Y015
+
+@_typing.final
+class PeriodClosed(_message.Message):
+    """period.closed.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    period_id: _builtins.str
+    """Such as 2026-03, 2026-W11, 2026-03-08 or, for a campaign, its plan and version: spring.2."""
+    def __init__(
+        self,
+        *,
+        period_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_id", b"period_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodClosed: _TypeAlias = PeriodClosed  # noqa: Y015
+
+@_typing.final
+class PeriodPerson(_message.Message):
+    """Somebody as they stood when a period was closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    tier: _builtins.str
+    parent: _builtins.int
+    """1-based index of the one they are locked to; 0: none, or nobody this period looks at."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        parent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "parent", b"parent", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodPerson: _TypeAlias = PeriodPerson  # noqa: Y015
+
+@_typing.final
+class PeriodVolume(_message.Message):
+    """What one rule counted in a period. The lists run together: person is a 1-based index into the period's people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_INDEX_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    rule_index: _builtins.int
+    @_builtins.property
+    def person(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def amount(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        rule_index: _builtins.int = ...,
+        person: _abc.Iterable[_builtins.int] | None = ...,
+        amount: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "person", b"person", "rule_index", b"rule_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodVolume: _TypeAlias = PeriodVolume  # noqa: Y015
+
+@_typing.final
+class PeriodHolders(_message.Message):
+    """Who shares a pool of the period, and by how much."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_INDEX_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    rule_index: _builtins.int
+    @_builtins.property
+    def person(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        rule_index: _builtins.int = ...,
+        person: _abc.Iterable[_builtins.int] | None = ...,
+        weight: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["person", b"person", "rule_index", b"rule_index", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodHolders: _TypeAlias = PeriodHolders  # noqa: Y015
+
+@_typing.final
+class PeriodClosedDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
+    PLAN_POSITION_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    HOLDERS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    engine_version: _builtins.int
+    plan_position: _builtins.int
+    """The plan version whose rules by period count."""
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def people(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodPerson]:
+        """By member id."""
+
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodVolume]: ...
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodHolders]: ...
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]:
+        """payee counts people from 1; 0 is breakage."""
+
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]: ...
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    def __init__(
+        self,
+        *,
+        engine_version: _builtins.int = ...,
+        plan_position: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        people: _abc.Iterable[Global___PeriodPerson] | None = ...,
+        volumes: _abc.Iterable[Global___PeriodVolume] | None = ...,
+        holders: _abc.Iterable[Global___PeriodHolders] | None = ...,
+        shares: _abc.Iterable[Global___Share] | None = ...,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
+        postings: _abc.Iterable[Global___Posting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "ends_at", b"ends_at", "engine_version", b"engine_version", "holders", b"holders", "people", b"people", "plan_position", b"plan_position", "postings", b"postings", "shares", b"shares", "starts_at", b"starts_at", "volumes", b"volumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodClosedDecision: _TypeAlias = PeriodClosedDecision  # noqa: Y015
+
+@_typing.final
+class PeriodCorrected(_message.Message):
+    """period.corrected.v1: a refund came after the period of its order was closed; the period is computed again and the difference posted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    period_id: _builtins.str
+    order_id: _builtins.str
+    refund_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        period_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        refund_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "period_id", b"period_id", "refund_id", b"refund_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodCorrected: _TypeAlias = PeriodCorrected  # noqa: Y015
+
+@_typing.final
+class PeriodCorrectedDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodVolume]:
+        """Changes of the volumes; person as in the closed period's people."""
+
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]:
+        """Changes of the shares."""
+
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]: ...
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    def __init__(
+        self,
+        *,
+        volumes: _abc.Iterable[Global___PeriodVolume] | None = ...,
+        shares: _abc.Iterable[Global___Share] | None = ...,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
+        postings: _abc.Iterable[Global___Posting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "postings", b"postings", "shares", b"shares", "volumes", b"volumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodCorrectedDecision: _TypeAlias = PeriodCorrectedDecision  # noqa: Y015
+
+@_typing.final
+class RewardReleased(_message.Message):
+    """reward.released.v1: as order.released.v1, for what no order gave: period/…, task/…, opening/… streams."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The stream it is released from."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewardReleased: _TypeAlias = RewardReleased  # noqa: Y015
+
+@_typing.final
+class DepositMoved(_message.Message):
+    """deposit.moved.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPOSIT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    deposit_id: _builtins.str
+    member_id: _builtins.str
+    kind: Global___DepositKind.ValueType
+    amount_minor: _builtins.int
+    """Positive."""
+    currency: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        deposit_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        kind: Global___DepositKind.ValueType = ...,
+        amount_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "currency", b"currency", "deposit_id", b"deposit_id", "kind", b"kind", "member_id", b"member_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepositMoved: _TypeAlias = DepositMoved  # noqa: Y015
+
+@_typing.final
+class StockLine(_message.Message):
+    """Goods that one agent sells on to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_COST_MINOR_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_MINOR_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    quantity: _builtins.int
+    unit_cost_minor: _builtins.int
+    """What a unit cost the one who sells, and what they get for it."""
+    unit_price_minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        unit_cost_minor: _builtins.int = ...,
+        unit_price_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku", "unit_cost_minor", b"unit_cost_minor", "unit_price_minor", b"unit_price_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockLine: _TypeAlias = StockLine  # noqa: Y015
+
+@_typing.final
+class StockTransferred(_message.Message):
+    """stock.transferred.v1"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    FROM_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    TO_MEMBER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    from_member_id: _builtins.str
+    to_member_id: _builtins.str
+    currency: _builtins.str
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockLine]: ...
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+        from_member_id: _builtins.str = ...,
+        to_member_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        lines: _abc.Iterable[Global___StockLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "from_member_id", b"from_member_id", "lines", b"lines", "to_member_id", b"to_member_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockTransferred: _TypeAlias = StockTransferred  # noqa: Y015
+
+@_typing.final
+class BalanceOpened(_message.Message):
+    """balance.opened.v1: what a member had in another system, in its own figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MINOR_FIELD_NUMBER: _builtins.int
+    PENDING_MINOR_FIELD_NUMBER: _builtins.int
+    PENDING_DUE_AT_FIELD_NUMBER: _builtins.int
+    PAID_MINOR_FIELD_NUMBER: _builtins.int
+    DEBT_MINOR_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    opening_id: _builtins.str
+    member_id: _builtins.str
+    currency: _builtins.str
+    available_minor: _builtins.int
+    pending_minor: _builtins.int
+    """Frozen there, until pending_due_at."""
+    paid_minor: _builtins.int
+    """Paid out there, in total."""
+    debt_minor: _builtins.int
+    """Owed back there; positive."""
+    source: _builtins.str
+    """The system and export it comes from."""
+    @_builtins.property
+    def pending_due_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        opening_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        available_minor: _builtins.int = ...,
+        pending_minor: _builtins.int = ...,
+        pending_due_at: _timestamp_pb2.Timestamp | None = ...,
+        paid_minor: _builtins.int = ...,
+        debt_minor: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pending_due_at", b"pending_due_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_minor", b"available_minor", "currency", b"currency", "debt_minor", b"debt_minor", "member_id", b"member_id", "opening_id", b"opening_id", "paid_minor", b"paid_minor", "pending_due_at", b"pending_due_at", "pending_minor", b"pending_minor", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceOpened: _TypeAlias = BalanceOpened  # noqa: Y015
+
+@_typing.final
+class BalanceOpenedDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]: ...
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]: ...
+    def __init__(
+        self,
+        *,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
+        postings: _abc.Iterable[Global___Posting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "postings", b"postings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceOpenedDecision: _TypeAlias = BalanceOpenedDecision  # noqa: Y015

@@ -30,7 +30,7 @@ from fenrun.type.v1 import type_pb2 as fenrun_dot_type_dot_v1_dot_type__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65nrun/ops/v1/ops.proto\x12\rfenrun.ops.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x66\x65nrun/ledger/v1/ledger.proto\x1a\x17\x66\x65nrun/log/v1/log.proto\x1a!fenrun/referral/v1/referral.proto\x1a\x19\x66\x65nrun/type/v1/type.proto\x1a\x17google/rpc/status.proto\"i\n\x14\x43reateProgramRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12#\n\x08\x63urrency\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\"A\n\x15\x43reateProgramResponse\x12(\n\x07receipt\x18\x01 \x01(\x0b\x32\x17.fenrun.type.v1.Receipt\"x\n\x12RecordFactsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x34\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x13.fenrun.ops.v1.FactB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03\"\x99\x03\n\x04\x46\x61\x63t\x12@\n\renroll_member\x18\x01 \x01(\x0b\x32\'.fenrun.referral.v1.EnrollMemberRequestH\x00\x12>\n\x0crecord_touch\x18\x02 \x01(\x0b\x32&.fenrun.referral.v1.RecordTouchRequestH\x00\x12\x42\n\x0eupgrade_member\x18\x03 \x01(\x0b\x32(.fenrun.referral.v1.UpgradeMemberRequestH\x00\x12<\n\x0crecord_order\x18\x04 \x01(\x0b\x32$.fenrun.ledger.v1.RecordOrderRequestH\x00\x12@\n\x0e\x63omplete_order\x18\x05 \x01(\x0b\x32&.fenrun.ledger.v1.CompleteOrderRequestH\x00\x12<\n\x0crefund_order\x18\x06 \x01(\x0b\x32$.fenrun.ledger.v1.RefundOrderRequestH\x00\x42\r\n\x04\x66\x61\x63t\x12\x05\xbaH\x02\x08\x01\"A\n\x13RecordFactsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.FactResult\"\xc5\x03\n\nFactResult\x12\x41\n\renroll_member\x18\x01 \x01(\x0b\x32(.fenrun.referral.v1.EnrollMemberResponseH\x00\x12?\n\x0crecord_touch\x18\x02 \x01(\x0b\x32\'.fenrun.referral.v1.RecordTouchResponseH\x00\x12\x43\n\x0eupgrade_member\x18\x03 \x01(\x0b\x32).fenrun.referral.v1.UpgradeMemberResponseH\x00\x12=\n\x0crecord_order\x18\x04 \x01(\x0b\x32%.fenrun.ledger.v1.RecordOrderResponseH\x00\x12\x41\n\x0e\x63omplete_order\x18\x05 \x01(\x0b\x32\'.fenrun.ledger.v1.CompleteOrderResponseH\x00\x12=\n\x0crefund_order\x18\x06 \x01(\x0b\x32%.fenrun.ledger.v1.RefundOrderResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"x\n\x12StreamFactsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x34\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x13.fenrun.ops.v1.FactB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03\"A\n\x13StreamFactsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.FactResult\"A\n\x11GetProgramRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"\x7f\n\x12GetProgramResponse\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x04\x12\x11\n\thead_hash\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsistency_token\x18\x05 \x01(\t\"\xda\x01\n\x12ReadEntriesRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\x12\x17\n\x06stream\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18x\x12\x34\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x1f.fenrun.type.v1.ReadConsistency\x12\x1b\n\tpage_size\x18\n \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x0b \x01(\t\"U\n\x13ReadEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.fenrun.log.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x13WatchEntriesRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\"=\n\x14WatchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.fenrun.log.v1.Entry\"F\n\x16ListProjectionsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"I\n\x17ListProjectionsResponse\x12.\n\x0bprojections\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.Projection\"J\n\nProjection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06inline\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\"]\n\x18VerifyProjectionsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x13\n\x0bprojections\x18\x02 \x03(\t\"\x91\x01\n\x19VerifyProjectionsResponse\x12\x37\n\x08progress\x18\x01 \x01(\x0b\x32#.fenrun.ops.v1.VerificationProgressH\x00\x12\x33\n\x06result\x18\x02 \x01(\x0b\x32!.fenrun.ops.v1.VerificationResultH\x00\x42\x06\n\x04step\"?\n\x14VerificationProgress\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x15\n\rhead_position\x18\x02 \x01(\x04\"l\n\x12VerificationResult\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x13\n\x0b\x64ifferences\x18\x05 \x03(\t\"v\n\x18RebuildProjectionRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12,\n\nprojection\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"R\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x15\n\rrows_replaced\x18\x03 \x01(\x04\x32\xd0\x06\n\nOpsService\x12Z\n\rCreateProgram\x12#.fenrun.ops.v1.CreateProgramRequest\x1a$.fenrun.ops.v1.CreateProgramResponse\x12T\n\x0bRecordFacts\x12!.fenrun.ops.v1.RecordFactsRequest\x1a\".fenrun.ops.v1.RecordFactsResponse\x12X\n\x0bStreamFacts\x12!.fenrun.ops.v1.StreamFactsRequest\x1a\".fenrun.ops.v1.StreamFactsResponse(\x01\x30\x01\x12Q\n\nGetProgram\x12 .fenrun.ops.v1.GetProgramRequest\x1a!.fenrun.ops.v1.GetProgramResponse\x12T\n\x0bReadEntries\x12!.fenrun.ops.v1.ReadEntriesRequest\x1a\".fenrun.ops.v1.ReadEntriesResponse\x12Y\n\x0cWatchEntries\x12\".fenrun.ops.v1.WatchEntriesRequest\x1a#.fenrun.ops.v1.WatchEntriesResponse0\x01\x12`\n\x0fListProjections\x12%.fenrun.ops.v1.ListProjectionsRequest\x1a&.fenrun.ops.v1.ListProjectionsResponse\x12h\n\x11VerifyProjections\x12\'.fenrun.ops.v1.VerifyProjectionsRequest\x1a(.fenrun.ops.v1.VerifyProjectionsResponse0\x01\x12\x66\n\x11RebuildProjection\x12\'.fenrun.ops.v1.RebuildProjectionRequest\x1a(.fenrun.ops.v1.RebuildProjectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65nrun/ops/v1/ops.proto\x12\rfenrun.ops.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x66\x65nrun/ledger/v1/ledger.proto\x1a\x17\x66\x65nrun/log/v1/log.proto\x1a!fenrun/referral/v1/referral.proto\x1a\x19\x66\x65nrun/type/v1/type.proto\x1a\x17google/rpc/status.proto\"i\n\x14\x43reateProgramRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12#\n\x08\x63urrency\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\"A\n\x15\x43reateProgramResponse\x12(\n\x07receipt\x18\x01 \x01(\x0b\x32\x17.fenrun.type.v1.Receipt\"x\n\x12RecordFactsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x34\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x13.fenrun.ops.v1.FactB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03\"\xcf\x04\n\x04\x46\x61\x63t\x12@\n\renroll_member\x18\x01 \x01(\x0b\x32\'.fenrun.referral.v1.EnrollMemberRequestH\x00\x12>\n\x0crecord_touch\x18\x02 \x01(\x0b\x32&.fenrun.referral.v1.RecordTouchRequestH\x00\x12\x42\n\x0eupgrade_member\x18\x03 \x01(\x0b\x32(.fenrun.referral.v1.UpgradeMemberRequestH\x00\x12<\n\x0crecord_order\x18\x04 \x01(\x0b\x32$.fenrun.ledger.v1.RecordOrderRequestH\x00\x12@\n\x0e\x63omplete_order\x18\x05 \x01(\x0b\x32&.fenrun.ledger.v1.CompleteOrderRequestH\x00\x12<\n\x0crefund_order\x18\x06 \x01(\x0b\x32$.fenrun.ledger.v1.RefundOrderRequestH\x00\x12:\n\ngrant_role\x18\x08 \x01(\x0b\x32$.fenrun.referral.v1.GrantRoleRequestH\x00\x12<\n\x0copen_balance\x18\t \x01(\x0b\x32$.fenrun.ledger.v1.OpenBalanceRequestH\x00\x12:\n\x0brecord_task\x18\n \x01(\x0b\x32#.fenrun.ledger.v1.RecordTaskRequestH\x00\x42\r\n\x04\x66\x61\x63t\x12\x05\xbaH\x02\x08\x01\"A\n\x13RecordFactsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.FactResult\"\xfe\x04\n\nFactResult\x12\x41\n\renroll_member\x18\x01 \x01(\x0b\x32(.fenrun.referral.v1.EnrollMemberResponseH\x00\x12?\n\x0crecord_touch\x18\x02 \x01(\x0b\x32\'.fenrun.referral.v1.RecordTouchResponseH\x00\x12\x43\n\x0eupgrade_member\x18\x03 \x01(\x0b\x32).fenrun.referral.v1.UpgradeMemberResponseH\x00\x12=\n\x0crecord_order\x18\x04 \x01(\x0b\x32%.fenrun.ledger.v1.RecordOrderResponseH\x00\x12\x41\n\x0e\x63omplete_order\x18\x05 \x01(\x0b\x32\'.fenrun.ledger.v1.CompleteOrderResponseH\x00\x12=\n\x0crefund_order\x18\x06 \x01(\x0b\x32%.fenrun.ledger.v1.RefundOrderResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12;\n\ngrant_role\x18\x08 \x01(\x0b\x32%.fenrun.referral.v1.GrantRoleResponseH\x00\x12=\n\x0copen_balance\x18\t \x01(\x0b\x32%.fenrun.ledger.v1.OpenBalanceResponseH\x00\x12;\n\x0brecord_task\x18\n \x01(\x0b\x32$.fenrun.ledger.v1.RecordTaskResponseH\x00\x42\x08\n\x06result\"x\n\x12StreamFactsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x34\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x13.fenrun.ops.v1.FactB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03\"A\n\x13StreamFactsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.FactResult\"A\n\x11GetProgramRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"\x7f\n\x12GetProgramResponse\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x04\x12\x11\n\thead_hash\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsistency_token\x18\x05 \x01(\t\"\xda\x01\n\x12ReadEntriesRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\x12\x17\n\x06stream\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18x\x12\x34\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x1f.fenrun.type.v1.ReadConsistency\x12\x1b\n\tpage_size\x18\n \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x0b \x01(\t\"U\n\x13ReadEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.fenrun.log.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x13WatchEntriesRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x04\"=\n\x14WatchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.fenrun.log.v1.Entry\"F\n\x16ListProjectionsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"I\n\x17ListProjectionsResponse\x12.\n\x0bprojections\x18\x01 \x03(\x0b\x32\x19.fenrun.ops.v1.Projection\"J\n\nProjection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06inline\x18\x02 \x01(\x08\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\"]\n\x18VerifyProjectionsRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12\x13\n\x0bprojections\x18\x02 \x03(\t\"\x91\x01\n\x19VerifyProjectionsResponse\x12\x37\n\x08progress\x18\x01 \x01(\x0b\x32#.fenrun.ops.v1.VerificationProgressH\x00\x12\x33\n\x06result\x18\x02 \x01(\x0b\x32!.fenrun.ops.v1.VerificationResultH\x00\x42\x06\n\x04step\"?\n\x14VerificationProgress\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x15\n\rhead_position\x18\x02 \x01(\x04\"l\n\x12VerificationResult\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x13\n\x0b\x64ifferences\x18\x05 \x03(\t\"v\n\x18RebuildProjectionRequest\x12,\n\nprogram_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\x12,\n\nprojection\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[!-.0-~]{1,100}$\"R\n\x19RebuildProjectionResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x15\n\rrows_replaced\x18\x03 \x01(\x04\x32\xd0\x06\n\nOpsService\x12Z\n\rCreateProgram\x12#.fenrun.ops.v1.CreateProgramRequest\x1a$.fenrun.ops.v1.CreateProgramResponse\x12T\n\x0bRecordFacts\x12!.fenrun.ops.v1.RecordFactsRequest\x1a\".fenrun.ops.v1.RecordFactsResponse\x12X\n\x0bStreamFacts\x12!.fenrun.ops.v1.StreamFactsRequest\x1a\".fenrun.ops.v1.StreamFactsResponse(\x01\x30\x01\x12Q\n\nGetProgram\x12 .fenrun.ops.v1.GetProgramRequest\x1a!.fenrun.ops.v1.GetProgramResponse\x12T\n\x0bReadEntries\x12!.fenrun.ops.v1.ReadEntriesRequest\x1a\".fenrun.ops.v1.ReadEntriesResponse\x12Y\n\x0cWatchEntries\x12\".fenrun.ops.v1.WatchEntriesRequest\x1a#.fenrun.ops.v1.WatchEntriesResponse0\x01\x12`\n\x0fListProjections\x12%.fenrun.ops.v1.ListProjectionsRequest\x1a&.fenrun.ops.v1.ListProjectionsResponse\x12h\n\x11VerifyProjections\x12\'.fenrun.ops.v1.VerifyProjectionsRequest\x1a(.fenrun.ops.v1.VerifyProjectionsResponse0\x01\x12\x66\n\x11RebuildProjection\x12\'.fenrun.ops.v1.RebuildProjectionRequest\x1a(.fenrun.ops.v1.RebuildProjectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,45 +76,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDFACTSREQUEST']._serialized_start=388
   _globals['_RECORDFACTSREQUEST']._serialized_end=508
   _globals['_FACT']._serialized_start=511
-  _globals['_FACT']._serialized_end=920
-  _globals['_RECORDFACTSRESPONSE']._serialized_start=922
-  _globals['_RECORDFACTSRESPONSE']._serialized_end=987
-  _globals['_FACTRESULT']._serialized_start=990
-  _globals['_FACTRESULT']._serialized_end=1443
-  _globals['_STREAMFACTSREQUEST']._serialized_start=1445
-  _globals['_STREAMFACTSREQUEST']._serialized_end=1565
-  _globals['_STREAMFACTSRESPONSE']._serialized_start=1567
-  _globals['_STREAMFACTSRESPONSE']._serialized_end=1632
-  _globals['_GETPROGRAMREQUEST']._serialized_start=1634
-  _globals['_GETPROGRAMREQUEST']._serialized_end=1699
-  _globals['_GETPROGRAMRESPONSE']._serialized_start=1701
-  _globals['_GETPROGRAMRESPONSE']._serialized_end=1828
-  _globals['_READENTRIESREQUEST']._serialized_start=1831
-  _globals['_READENTRIESREQUEST']._serialized_end=2049
-  _globals['_READENTRIESRESPONSE']._serialized_start=2051
-  _globals['_READENTRIESRESPONSE']._serialized_end=2136
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=2138
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=2229
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=2231
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=2292
-  _globals['_LISTPROJECTIONSREQUEST']._serialized_start=2294
-  _globals['_LISTPROJECTIONSREQUEST']._serialized_end=2364
-  _globals['_LISTPROJECTIONSRESPONSE']._serialized_start=2366
-  _globals['_LISTPROJECTIONSRESPONSE']._serialized_end=2439
-  _globals['_PROJECTION']._serialized_start=2441
-  _globals['_PROJECTION']._serialized_end=2515
-  _globals['_VERIFYPROJECTIONSREQUEST']._serialized_start=2517
-  _globals['_VERIFYPROJECTIONSREQUEST']._serialized_end=2610
-  _globals['_VERIFYPROJECTIONSRESPONSE']._serialized_start=2613
-  _globals['_VERIFYPROJECTIONSRESPONSE']._serialized_end=2758
-  _globals['_VERIFICATIONPROGRESS']._serialized_start=2760
-  _globals['_VERIFICATIONPROGRESS']._serialized_end=2823
-  _globals['_VERIFICATIONRESULT']._serialized_start=2825
-  _globals['_VERIFICATIONRESULT']._serialized_end=2933
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=2935
-  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=3053
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=3055
-  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=3137
-  _globals['_OPSSERVICE']._serialized_start=3140
-  _globals['_OPSSERVICE']._serialized_end=3988
+  _globals['_FACT']._serialized_end=1102
+  _globals['_RECORDFACTSRESPONSE']._serialized_start=1104
+  _globals['_RECORDFACTSRESPONSE']._serialized_end=1169
+  _globals['_FACTRESULT']._serialized_start=1172
+  _globals['_FACTRESULT']._serialized_end=1810
+  _globals['_STREAMFACTSREQUEST']._serialized_start=1812
+  _globals['_STREAMFACTSREQUEST']._serialized_end=1932
+  _globals['_STREAMFACTSRESPONSE']._serialized_start=1934
+  _globals['_STREAMFACTSRESPONSE']._serialized_end=1999
+  _globals['_GETPROGRAMREQUEST']._serialized_start=2001
+  _globals['_GETPROGRAMREQUEST']._serialized_end=2066
+  _globals['_GETPROGRAMRESPONSE']._serialized_start=2068
+  _globals['_GETPROGRAMRESPONSE']._serialized_end=2195
+  _globals['_READENTRIESREQUEST']._serialized_start=2198
+  _globals['_READENTRIESREQUEST']._serialized_end=2416
+  _globals['_READENTRIESRESPONSE']._serialized_start=2418
+  _globals['_READENTRIESRESPONSE']._serialized_end=2503
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=2505
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=2596
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=2598
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=2659
+  _globals['_LISTPROJECTIONSREQUEST']._serialized_start=2661
+  _globals['_LISTPROJECTIONSREQUEST']._serialized_end=2731
+  _globals['_LISTPROJECTIONSRESPONSE']._serialized_start=2733
+  _globals['_LISTPROJECTIONSRESPONSE']._serialized_end=2806
+  _globals['_PROJECTION']._serialized_start=2808
+  _globals['_PROJECTION']._serialized_end=2882
+  _globals['_VERIFYPROJECTIONSREQUEST']._serialized_start=2884
+  _globals['_VERIFYPROJECTIONSREQUEST']._serialized_end=2977
+  _globals['_VERIFYPROJECTIONSRESPONSE']._serialized_start=2980
+  _globals['_VERIFYPROJECTIONSRESPONSE']._serialized_end=3125
+  _globals['_VERIFICATIONPROGRESS']._serialized_start=3127
+  _globals['_VERIFICATIONPROGRESS']._serialized_end=3190
+  _globals['_VERIFICATIONRESULT']._serialized_start=3192
+  _globals['_VERIFICATIONRESULT']._serialized_end=3300
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_start=3302
+  _globals['_REBUILDPROJECTIONREQUEST']._serialized_end=3420
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_start=3422
+  _globals['_REBUILDPROJECTIONRESPONSE']._serialized_end=3504
+  _globals['_OPSSERVICE']._serialized_start=3507
+  _globals['_OPSSERVICE']._serialized_end=4355
 # @@protoc_insertion_point(module_scope)

@@ -102,6 +102,9 @@ class Fact(_message.Message):
     RECORD_ORDER_FIELD_NUMBER: _builtins.int
     COMPLETE_ORDER_FIELD_NUMBER: _builtins.int
     REFUND_ORDER_FIELD_NUMBER: _builtins.int
+    GRANT_ROLE_FIELD_NUMBER: _builtins.int
+    OPEN_BALANCE_FIELD_NUMBER: _builtins.int
+    RECORD_TASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def enroll_member(self) -> _referral_pb2.EnrollMemberRequest: ...
     @_builtins.property
@@ -114,6 +117,12 @@ class Fact(_message.Message):
     def complete_order(self) -> _ledger_pb2.CompleteOrderRequest: ...
     @_builtins.property
     def refund_order(self) -> _ledger_pb2.RefundOrderRequest: ...
+    @_builtins.property
+    def grant_role(self) -> _referral_pb2.GrantRoleRequest: ...
+    @_builtins.property
+    def open_balance(self) -> _ledger_pb2.OpenBalanceRequest: ...
+    @_builtins.property
+    def record_task(self) -> _ledger_pb2.RecordTaskRequest: ...
     def __init__(
         self,
         *,
@@ -123,12 +132,15 @@ class Fact(_message.Message):
         record_order: _ledger_pb2.RecordOrderRequest | None = ...,
         complete_order: _ledger_pb2.CompleteOrderRequest | None = ...,
         refund_order: _ledger_pb2.RefundOrderRequest | None = ...,
+        grant_role: _referral_pb2.GrantRoleRequest | None = ...,
+        open_balance: _ledger_pb2.OpenBalanceRequest | None = ...,
+        record_task: _ledger_pb2.RecordTaskRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "fact", b"fact", "record_order", b"record_order", "record_touch", b"record_touch", "refund_order", b"refund_order", "upgrade_member", b"upgrade_member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "fact", b"fact", "grant_role", b"grant_role", "open_balance", b"open_balance", "record_order", b"record_order", "record_task", b"record_task", "record_touch", b"record_touch", "refund_order", b"refund_order", "upgrade_member", b"upgrade_member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "fact", b"fact", "record_order", b"record_order", "record_touch", b"record_touch", "refund_order", b"refund_order", "upgrade_member", b"upgrade_member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "fact", b"fact", "grant_role", b"grant_role", "open_balance", b"open_balance", "record_order", b"record_order", "record_task", b"record_task", "record_touch", b"record_touch", "refund_order", b"refund_order", "upgrade_member", b"upgrade_member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["enroll_member", "record_touch", "upgrade_member", "record_order", "complete_order", "refund_order"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["enroll_member", "record_touch", "upgrade_member", "record_order", "complete_order", "refund_order", "grant_role", "open_balance", "record_task"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -169,6 +181,9 @@ class FactResult(_message.Message):
     COMPLETE_ORDER_FIELD_NUMBER: _builtins.int
     REFUND_ORDER_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    GRANT_ROLE_FIELD_NUMBER: _builtins.int
+    OPEN_BALANCE_FIELD_NUMBER: _builtins.int
+    RECORD_TASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def enroll_member(self) -> _referral_pb2.EnrollMemberResponse: ...
     @_builtins.property
@@ -183,6 +198,12 @@ class FactResult(_message.Message):
     def refund_order(self) -> _ledger_pb2.RefundOrderResponse: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
+    @_builtins.property
+    def grant_role(self) -> _referral_pb2.GrantRoleResponse: ...
+    @_builtins.property
+    def open_balance(self) -> _ledger_pb2.OpenBalanceResponse: ...
+    @_builtins.property
+    def record_task(self) -> _ledger_pb2.RecordTaskResponse: ...
     def __init__(
         self,
         *,
@@ -193,12 +214,15 @@ class FactResult(_message.Message):
         complete_order: _ledger_pb2.CompleteOrderResponse | None = ...,
         refund_order: _ledger_pb2.RefundOrderResponse | None = ...,
         error: _status_pb2.Status | None = ...,
+        grant_role: _referral_pb2.GrantRoleResponse | None = ...,
+        open_balance: _ledger_pb2.OpenBalanceResponse | None = ...,
+        record_task: _ledger_pb2.RecordTaskResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "error", b"error", "record_order", b"record_order", "record_touch", b"record_touch", "refund_order", b"refund_order", "result", b"result", "upgrade_member", b"upgrade_member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "error", b"error", "grant_role", b"grant_role", "open_balance", b"open_balance", "record_order", b"record_order", "record_task", b"record_task", "record_touch", b"record_touch", "refund_order", b"refund_order", "result", b"result", "upgrade_member", b"upgrade_member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "error", b"error", "record_order", b"record_order", "record_touch", b"record_touch", "refund_order", b"refund_order", "result", b"result", "upgrade_member", b"upgrade_member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_order", b"complete_order", "enroll_member", b"enroll_member", "error", b"error", "grant_role", b"grant_role", "open_balance", b"open_balance", "record_order", b"record_order", "record_task", b"record_task", "record_touch", b"record_touch", "refund_order", b"refund_order", "result", b"result", "upgrade_member", b"upgrade_member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["enroll_member", "record_touch", "upgrade_member", "record_order", "complete_order", "refund_order", "error"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["enroll_member", "record_touch", "upgrade_member", "record_order", "complete_order", "refund_order", "error", "grant_role", "open_balance", "record_task"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

@@ -141,6 +141,7 @@ class UpgradeMemberRequest(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     UPGRADED_AT_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     upgrade_id: _builtins.str
     member_id: _builtins.str
@@ -150,6 +151,10 @@ class UpgradeMemberRequest(_message.Message):
     def upgraded_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def evidence(self) -> _log_pb2.Evidence: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """A seat for a time (卡位), only with evidence SEAT_GRANTED: from here on the member stands in the tier they had before."""
+
     def __init__(
         self,
         *,
@@ -159,10 +164,11 @@ class UpgradeMemberRequest(_message.Message):
         tier: _builtins.str = ...,
         upgraded_at: _timestamp_pb2.Timestamp | None = ...,
         evidence: _log_pb2.Evidence | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "upgraded_at", b"upgraded_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "expires_at", b"expires_at", "upgraded_at", b"upgraded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "member_id", b"member_id", "program_id", b"program_id", "tier", b"tier", "upgrade_id", b"upgrade_id", "upgraded_at", b"upgraded_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "expires_at", b"expires_at", "member_id", b"member_id", "program_id", b"program_id", "tier", b"tier", "upgrade_id", b"upgrade_id", "upgraded_at", b"upgraded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +281,8 @@ class Member(_message.Message):
     REFERRER_ID_FIELD_NUMBER: _builtins.int
     BINDING_POSITION_FIELD_NUMBER: _builtins.int
     TIER_POSITION_FIELD_NUMBER: _builtins.int
+    TIER_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    TIER_FROZEN_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     tier: _builtins.str
     """Empty: none yet."""
@@ -286,8 +294,14 @@ class Member(_message.Message):
     """Position of the entry that locked or corrected the binding; 0 while open."""
     tier_position: _builtins.int
     """Position of the entry that gave the tier; 0: none."""
+    tier_frozen: _builtins.bool
+    """The tier earns nothing: the evidence of it was refunded, and the plan freezes it then."""
     @_builtins.property
     def enrolled_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tier_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """The tier is a seat for a time."""
+
     def __init__(
         self,
         *,
@@ -298,14 +312,244 @@ class Member(_message.Message):
         referrer_id: _builtins.str = ...,
         binding_position: _builtins.int = ...,
         tier_position: _builtins.int = ...,
+        tier_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        tier_frozen: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enrolled_at", b"enrolled_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enrolled_at", b"enrolled_at", "tier_expires_at", b"tier_expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_position", b"binding_position", "enrolled_at", b"enrolled_at", "locked", b"locked", "member_id", b"member_id", "referrer_id", b"referrer_id", "tier", b"tier", "tier_position", b"tier_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_position", b"binding_position", "enrolled_at", b"enrolled_at", "locked", b"locked", "member_id", b"member_id", "referrer_id", b"referrer_id", "tier", b"tier", "tier_expires_at", b"tier_expires_at", "tier_frozen", b"tier_frozen", "tier_position", b"tier_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class GrantRoleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
+    GRANTED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    grant_id: _builtins.str
+    member_id: _builtins.str
+    role: _builtins.str
+    scope: _builtins.str
+    """A region's or a store's code; empty: everywhere."""
+    weight: _builtins.int
+    """Shares of the role; 0: one."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def effective_until(self) -> _timestamp_pb2.Timestamp:
+        """After effective_from; absent: open end."""
+
+    @_builtins.property
+    def granted_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        effective_until: _timestamp_pb2.Timestamp | None = ...,
+        granted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "granted_at", b"granted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "grant_id", b"grant_id", "granted_at", b"granted_at", "member_id", b"member_id", "program_id", b"program_id", "role", b"role", "scope", b"scope", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantRoleRequest: _TypeAlias = GrantRoleRequest  # noqa: Y015
+
+@_typing.final
+class GrantRoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantRoleResponse: _TypeAlias = GrantRoleResponse  # noqa: Y015
+
+@_typing.final
+class EndRoleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    grant_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """Orders paid from here on no longer find this holder."""
+
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "grant_id", b"grant_id", "program_id", b"program_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndRoleRequest: _TypeAlias = EndRoleRequest  # noqa: Y015
+
+@_typing.final
+class EndRoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndRoleResponse: _TypeAlias = EndRoleResponse  # noqa: Y015
+
+@_typing.final
+class Role(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    member_id: _builtins.str
+    role: _builtins.str
+    scope: _builtins.str
+    weight: _builtins.int
+    position: _builtins.int
+    """The entry that granted it."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def effective_until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        effective_until: _timestamp_pb2.Timestamp | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "grant_id", b"grant_id", "member_id", b"member_id", "position", b"position", "role", b"role", "scope", b"scope", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
+@_typing.final
+class ListRolesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    member_id: _builtins.str
+    """Left out: of everybody."""
+    page_size: _builtins.int
+    """At most this many; 0 lets the server choose (100). 1,000 at most."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Only those in effect at this time; left out: all."""
+
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "consistency", b"consistency", "member_id", b"member_id", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolesRequest: _TypeAlias = ListRolesRequest  # noqa: Y015
+
+@_typing.final
+class ListRolesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]: ...
+    def __init__(
+        self,
+        *,
+        roles: _abc.Iterable[Global___Role] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolesResponse: _TypeAlias = ListRolesResponse  # noqa: Y015
 
 @_typing.final
 class GetMemberRequest(_message.Message):
@@ -566,6 +810,9 @@ class BindingEvent(_message.Message):
     CORRECTED_FIELD_NUMBER: _builtins.int
     LOCKED_BY_ORDER_FIELD_NUMBER: _builtins.int
     RELEASED_BY_REFUND_OF_ORDER_ID_FIELD_NUMBER: _builtins.int
+    TIER_CHANGED_FIELD_NUMBER: _builtins.int
+    ROLE_GRANTED_FIELD_NUMBER: _builtins.int
+    ROLE_ENDED_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     released_by_refund_of_order_id: _builtins.str
     """A full refund released it, as the plan said."""
@@ -585,6 +832,14 @@ class BindingEvent(_message.Message):
     def locked_by_order(self) -> Global___BindingOrderLock:
         """The first paid order let the lock fall."""
 
+    @_builtins.property
+    def tier_changed(self) -> Global___BindingTierChange:
+        """A promotion, or the loss of one, decided with an order or a refund."""
+
+    @_builtins.property
+    def role_granted(self) -> _log_pb2.RoleGranted: ...
+    @_builtins.property
+    def role_ended(self) -> _log_pb2.RoleEnded: ...
     def __init__(
         self,
         *,
@@ -597,12 +852,15 @@ class BindingEvent(_message.Message):
         corrected: Global___BindingCorrection | None = ...,
         locked_by_order: Global___BindingOrderLock | None = ...,
         released_by_refund_of_order_id: _builtins.str = ...,
+        tier_changed: Global___BindingTierChange | None = ...,
+        role_granted: _log_pb2.RoleGranted | None = ...,
+        role_ended: _log_pb2.RoleEnded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "enrolled", b"enrolled", "event", b"event", "locked_by_order", b"locked_by_order", "occurred_at", b"occurred_at", "recorded_at", b"recorded_at", "released_by_refund_of_order_id", b"released_by_refund_of_order_id", "touched", b"touched", "upgraded", b"upgraded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "enrolled", b"enrolled", "event", b"event", "locked_by_order", b"locked_by_order", "occurred_at", b"occurred_at", "recorded_at", b"recorded_at", "released_by_refund_of_order_id", b"released_by_refund_of_order_id", "role_ended", b"role_ended", "role_granted", b"role_granted", "tier_changed", b"tier_changed", "touched", b"touched", "upgraded", b"upgraded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "enrolled", b"enrolled", "event", b"event", "locked_by_order", b"locked_by_order", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at", "released_by_refund_of_order_id", b"released_by_refund_of_order_id", "touched", b"touched", "upgraded", b"upgraded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "enrolled", b"enrolled", "event", b"event", "locked_by_order", b"locked_by_order", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at", "released_by_refund_of_order_id", b"released_by_refund_of_order_id", "role_ended", b"role_ended", "role_granted", b"role_granted", "tier_changed", b"tier_changed", "touched", b"touched", "upgraded", b"upgraded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["enrolled", "touched", "upgraded", "corrected", "locked_by_order", "released_by_refund_of_order_id"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["enrolled", "touched", "upgraded", "corrected", "locked_by_order", "released_by_refund_of_order_id", "tier_changed", "role_granted", "role_ended"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -700,3 +958,26 @@ class BindingOrderLock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BindingOrderLock: _TypeAlias = BindingOrderLock  # noqa: Y015
+
+@_typing.final
+class BindingTierChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    @_builtins.property
+    def change(self) -> _log_pb2.TierChange: ...
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        change: _log_pb2.TierChange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindingTierChange: _TypeAlias = BindingTierChange  # noqa: Y015

@@ -57,6 +57,21 @@ class ReferralServiceStub:
                 request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingRequest.SerializeToString,
                 response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingResponse.FromString,
                 _registered_method=True)
+        self.GrantRole = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/GrantRole',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleResponse.FromString,
+                _registered_method=True)
+        self.EndRole = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/EndRole',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleResponse.FromString,
+                _registered_method=True)
+        self.ListRoles = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/ListRoles',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesResponse.FromString,
+                _registered_method=True)
         self.GetMember = channel.unary_unary(
                 '/fenrun.referral.v1.ReferralService/GetMember',
                 request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GetMemberRequest.SerializeToString,
@@ -103,7 +118,7 @@ class ReferralServiceServicer:
 
     def UpgradeMember(self, request, context):
         """Puts a member into a tier of the plan in force, with evidence; the first one locks the binding. Counts once by upgrade_id.
-        NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE.
+        NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE, SEATS_TAKEN, DATED_TOO_EARLY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +127,29 @@ class ReferralServiceServicer:
     def CorrectBinding(self, request, context):
         """Moves a locked binding, for later orders only; needs a reason and a second person. Counts once by correction_id.
         NOT_FOUND: member or referrer unknown. FAILED_PRECONDITION: BINDING_NOT_LOCKED, APPROVER_IS_REQUESTER, SELF_BINDING. ABORTED: BINDING_CYCLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantRole(self, request, context):
+        """Gives a member a role at a place or everywhere, for a time: region, store, guide, leader, partner. Counts once by grant_id.
+        NOT_FOUND: MEMBER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndRole(self, request, context):
+        """Ends a role before its time, for later orders. Counts once by grant_id.
+        NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoles(self, request, context):
+        """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +205,21 @@ def add_ReferralServiceServicer_to_server(servicer, server):
                     servicer.CorrectBinding,
                     request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingRequest.FromString,
                     response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingResponse.SerializeToString,
+            ),
+            'GrantRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantRole,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleResponse.SerializeToString,
+            ),
+            'EndRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRole,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleResponse.SerializeToString,
+            ),
+            'ListRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoles,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesResponse.SerializeToString,
             ),
             'GetMember': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMember,
@@ -300,6 +353,87 @@ class ReferralService:
             '/fenrun.referral.v1.ReferralService/CorrectBinding',
             fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingRequest.SerializeToString,
             fenrun_dot_referral_dot_v1_dot_referral__pb2.CorrectBindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/GrantRole',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.GrantRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/EndRole',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.EndRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/ListRoles',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.ListRolesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,12 +46,22 @@ class ReferralServiceStub:
     """
     UpgradeMember: _grpc.UnaryUnaryMultiCallable[_referral_pb2.UpgradeMemberRequest, _referral_pb2.UpgradeMemberResponse]
     """Puts a member into a tier of the plan in force, with evidence; the first one locks the binding. Counts once by upgrade_id.
-    NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE.
+    NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE, SEATS_TAKEN, DATED_TOO_EARLY.
     """
     CorrectBinding: _grpc.UnaryUnaryMultiCallable[_referral_pb2.CorrectBindingRequest, _referral_pb2.CorrectBindingResponse]
     """Moves a locked binding, for later orders only; needs a reason and a second person. Counts once by correction_id.
     NOT_FOUND: member or referrer unknown. FAILED_PRECONDITION: BINDING_NOT_LOCKED, APPROVER_IS_REQUESTER, SELF_BINDING. ABORTED: BINDING_CYCLE.
     """
+    GrantRole: _grpc.UnaryUnaryMultiCallable[_referral_pb2.GrantRoleRequest, _referral_pb2.GrantRoleResponse]
+    """Gives a member a role at a place or everywhere, for a time: region, store, guide, leader, partner. Counts once by grant_id.
+    NOT_FOUND: MEMBER_UNKNOWN.
+    """
+    EndRole: _grpc.UnaryUnaryMultiCallable[_referral_pb2.EndRoleRequest, _referral_pb2.EndRoleResponse]
+    """Ends a role before its time, for later orders. Counts once by grant_id.
+    NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
+    """
+    ListRoles: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListRolesRequest, _referral_pb2.ListRolesResponse]
+    """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
     GetMember: _grpc.UnaryUnaryMultiCallable[_referral_pb2.GetMemberRequest, _referral_pb2.GetMemberResponse]
     """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN."""
     ListDownline: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListDownlineRequest, _referral_pb2.ListDownlineResponse]
@@ -79,12 +89,22 @@ class ReferralServiceAsyncStub(ReferralServiceStub):
     """
     UpgradeMember: _aio.UnaryUnaryMultiCallable[_referral_pb2.UpgradeMemberRequest, _referral_pb2.UpgradeMemberResponse]  # type: ignore[assignment]
     """Puts a member into a tier of the plan in force, with evidence; the first one locks the binding. Counts once by upgrade_id.
-    NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE.
+    NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE, SEATS_TAKEN, DATED_TOO_EARLY.
     """
     CorrectBinding: _aio.UnaryUnaryMultiCallable[_referral_pb2.CorrectBindingRequest, _referral_pb2.CorrectBindingResponse]  # type: ignore[assignment]
     """Moves a locked binding, for later orders only; needs a reason and a second person. Counts once by correction_id.
     NOT_FOUND: member or referrer unknown. FAILED_PRECONDITION: BINDING_NOT_LOCKED, APPROVER_IS_REQUESTER, SELF_BINDING. ABORTED: BINDING_CYCLE.
     """
+    GrantRole: _aio.UnaryUnaryMultiCallable[_referral_pb2.GrantRoleRequest, _referral_pb2.GrantRoleResponse]  # type: ignore[assignment]
+    """Gives a member a role at a place or everywhere, for a time: region, store, guide, leader, partner. Counts once by grant_id.
+    NOT_FOUND: MEMBER_UNKNOWN.
+    """
+    EndRole: _aio.UnaryUnaryMultiCallable[_referral_pb2.EndRoleRequest, _referral_pb2.EndRoleResponse]  # type: ignore[assignment]
+    """Ends a role before its time, for later orders. Counts once by grant_id.
+    NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
+    """
+    ListRoles: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListRolesRequest, _referral_pb2.ListRolesResponse]  # type: ignore[assignment]
+    """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
     GetMember: _aio.UnaryUnaryMultiCallable[_referral_pb2.GetMemberRequest, _referral_pb2.GetMemberResponse]  # type: ignore[assignment]
     """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN."""
     ListDownline: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListDownlineRequest, _referral_pb2.ListDownlineResponse]  # type: ignore[assignment]
@@ -127,7 +147,7 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_referral_pb2.UpgradeMemberResponse, _abc.Awaitable[_referral_pb2.UpgradeMemberResponse]]:
         """Puts a member into a tier of the plan in force, with evidence; the first one locks the binding. Counts once by upgrade_id.
-        NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE.
+        NOT_FOUND: member or evidence order unknown. FAILED_PRECONDITION: TIER_UNKNOWN, NO_PLAN_IN_FORCE, SEATS_TAKEN, DATED_TOO_EARLY.
         """
 
     @_abc_1.abstractmethod
@@ -139,6 +159,34 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves a locked binding, for later orders only; needs a reason and a second person. Counts once by correction_id.
         NOT_FOUND: member or referrer unknown. FAILED_PRECONDITION: BINDING_NOT_LOCKED, APPROVER_IS_REQUESTER, SELF_BINDING. ABORTED: BINDING_CYCLE.
         """
+
+    @_abc_1.abstractmethod
+    def GrantRole(
+        self,
+        request: _referral_pb2.GrantRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.GrantRoleResponse, _abc.Awaitable[_referral_pb2.GrantRoleResponse]]:
+        """Gives a member a role at a place or everywhere, for a time: region, store, guide, leader, partner. Counts once by grant_id.
+        NOT_FOUND: MEMBER_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def EndRole(
+        self,
+        request: _referral_pb2.EndRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.EndRoleResponse, _abc.Awaitable[_referral_pb2.EndRoleResponse]]:
+        """Ends a role before its time, for later orders. Counts once by grant_id.
+        NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRoles(
+        self,
+        request: _referral_pb2.ListRolesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.ListRolesResponse, _abc.Awaitable[_referral_pb2.ListRolesResponse]]:
+        """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def GetMember(

@@ -81,6 +81,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """OUT_OF_RANGE. position, head."""
     ERROR_REASON_DATED_TOO_EARLY: _ErrorReason.ValueType  # 29
     """FAILED_PRECONDITION. A fact cannot be dated before the one it follows. field, earliest, given."""
+    ERROR_REASON_GROUP_UNKNOWN: _ErrorReason.ValueType  # 30
+    """NOT_FOUND. group_id."""
+    ERROR_REASON_GROUP_CLOSED: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. A group is closed once, as formed or as failed; a failed one takes no orders. group_id, state."""
+    ERROR_REASON_PERIOD_UNKNOWN: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION. The plan in force has no rules by period, or its periods are named otherwise. period_id, expected."""
+    ERROR_REASON_PERIOD_NOT_OVER: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION. A period is closed after its end. period_id, ends_at, given."""
+    ERROR_REASON_ROLE_GRANT_UNKNOWN: _ErrorReason.ValueType  # 34
+    """NOT_FOUND. grant_id."""
+    ERROR_REASON_SEATS_TAKEN: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION. The plan grants no more seats of this tier. tier, quota."""
+    ERROR_REASON_PLAN_FORBIDDEN: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION. The plan's profile, or arithmetic, forbids it. rule, path, problem."""
+    ERROR_REASON_PLAN_CHANGED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION. The document is not the one that was validated. expected, given."""
+    ERROR_REASON_DEPOSIT_EXCEEDS_HELD: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION. member_id, held, given."""
+    ERROR_REASON_ASSET_UNKNOWN: _ErrorReason.ValueType  # 39
+    """FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable names. Each comment gives the gRPC status and the metadata keys that come with it."""
@@ -144,4 +164,24 @@ ERROR_REASON_POSITION_BEYOND_HEAD: ErrorReason.ValueType  # 28
 """OUT_OF_RANGE. position, head."""
 ERROR_REASON_DATED_TOO_EARLY: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. A fact cannot be dated before the one it follows. field, earliest, given."""
+ERROR_REASON_GROUP_UNKNOWN: ErrorReason.ValueType  # 30
+"""NOT_FOUND. group_id."""
+ERROR_REASON_GROUP_CLOSED: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. A group is closed once, as formed or as failed; a failed one takes no orders. group_id, state."""
+ERROR_REASON_PERIOD_UNKNOWN: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION. The plan in force has no rules by period, or its periods are named otherwise. period_id, expected."""
+ERROR_REASON_PERIOD_NOT_OVER: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION. A period is closed after its end. period_id, ends_at, given."""
+ERROR_REASON_ROLE_GRANT_UNKNOWN: ErrorReason.ValueType  # 34
+"""NOT_FOUND. grant_id."""
+ERROR_REASON_SEATS_TAKEN: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION. The plan grants no more seats of this tier. tier, quota."""
+ERROR_REASON_PLAN_FORBIDDEN: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION. The plan's profile, or arithmetic, forbids it. rule, path, problem."""
+ERROR_REASON_PLAN_CHANGED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION. The document is not the one that was validated. expected, given."""
+ERROR_REASON_DEPOSIT_EXCEEDS_HELD: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION. member_id, held, given."""
+ERROR_REASON_ASSET_UNKNOWN: ErrorReason.ValueType  # 39
+"""FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

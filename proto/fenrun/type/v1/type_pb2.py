@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65nrun/type/v1/type.proto\x12\x0e\x66\x65nrun.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x05Money\x12\x13\n\x0bminor_units\x18\x01 \x01(\x03\x12#\n\x08\x63urrency\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\"\xa9\x01\n\x07Receipt\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nentry_hash\x18\x04 \x01(\x0c\x12\x18\n\x10\x61lready_recorded\x18\x05 \x01(\x08\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"`\n\x0fReadConsistency\x12\x1b\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tH\x00\x12\x1a\n\x10\x66ully_consistent\x18\x02 \x01(\x08H\x00\x42\x14\n\x0brequirement\x12\x05\xbaH\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65nrun/type/v1/type.proto\x12\x0e\x66\x65nrun.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x05Money\x12\x13\n\x0bminor_units\x18\x01 \x01(\x03\x12;\n\x08\x63urrency\x18\x02 \x01(\tB)\xbaH&r$2\"^([A-Z]{3}|[a-z][a-z0-9_-]{0,39})$\"\xa9\x01\n\x07Receipt\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12/\n\x0brecorded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nentry_hash\x18\x04 \x01(\x0c\x12\x18\n\x10\x61lready_recorded\x18\x05 \x01(\x08\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"`\n\x0fReadConsistency\x12\x1b\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tH\x00\x12\x1a\n\x10\x66ully_consistent\x18\x02 \x01(\x08H\x00\x42\x14\n\x0brequirement\x12\x05\xbaH\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fenrun.type.v1.type_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MONEY'].fields_by_name['currency']._loaded_options = None
-  _globals['_MONEY'].fields_by_name['currency']._serialized_options = b'\272H\016r\0142\n^[A-Z]{3}$'
+  _globals['_MONEY'].fields_by_name['currency']._serialized_options = b'\272H&r$2\"^([A-Z]{3}|[a-z][a-z0-9_-]{0,39})$'
   _globals['_READCONSISTENCY'].oneofs_by_name['requirement']._loaded_options = None
   _globals['_READCONSISTENCY'].oneofs_by_name['requirement']._serialized_options = b'\272H\002\010\001'
   _globals['_MONEY']._serialized_start=107
-  _globals['_MONEY']._serialized_end=172
-  _globals['_RECEIPT']._serialized_start=175
-  _globals['_RECEIPT']._serialized_end=344
-  _globals['_READCONSISTENCY']._serialized_start=346
-  _globals['_READCONSISTENCY']._serialized_end=442
+  _globals['_MONEY']._serialized_end=196
+  _globals['_RECEIPT']._serialized_start=199
+  _globals['_RECEIPT']._serialized_end=368
+  _globals['_READCONSISTENCY']._serialized_start=370
+  _globals['_READCONSISTENCY']._serialized_end=466
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ class Money(_message.Message):
     minor_units: _builtins.int
     """Integer count of the currency's smallest unit (fen, pence, cents; yen for JPY). Negative is allowed where an rpc says so."""
     currency: _builtins.str
-    """ISO 4217 code, upper case."""
+    """ISO 4217 code, upper case; or the name of points that a plan declares, lower case, whose unit is one point."""
     def __init__(
         self,
         *,
