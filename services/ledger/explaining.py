@@ -82,17 +82,13 @@ async def explain(connection: Connection, program_id: str, posting_id: str, plan
         case RewardReleased():
             answer.because_of.extend(one.position for one in earlier if getattr(one.decision, "due", ()))
             answer.sentences.append(f"What is due from {entry.fact.source} is released; debts are settled first.")
-        case DepositMoved():
-            fact = entry.fact
-            why = f": {fact.reason}" if fact.reason else ""
-            answer.sentences.append(f"Deposit {fact.deposit_id} was {fact.kind.name.lower().replace('_', ' ')}{why}. It is no commission.")
-        case StockTransferred():
-            fact = entry.fact
-            answer.sentences.append(
-                f"{fact.from_member_id} sold stock on to {fact.to_member_id}: the margin is price less cost, no commission."
-            )
-            for line in fact.lines:
-                each = to_major(line.unit_price_minor - line.unit_cost_minor, fact.currency)
+        case DepositMoved(deposit_id=deposit_id, kind=kind, reason=reason):
+            why = f": {reason}" if reason else ""
+            answer.sentences.append(f"Deposit {deposit_id} was {kind.name.lower().replace('_', ' ')}{why}. It is no commission.")
+        case StockTransferred(from_member_id=seller, to_member_id=buyer, currency=currency, lines=lines):
+            answer.sentences.append(f"{seller} sold stock on to {buyer}: the margin is price less cost, no commission.")
+            for line in lines:
+                each = to_major(line.unit_price_minor - line.unit_cost_minor, currency)
                 answer.sentences.append(f"{line.quantity} of {line.sku or 'goods'} at a margin of {each} each.")
         case BalanceOpened():
             answer.sentences.append(f"Carried over from {entry.fact.source}, in its own figures (opening {entry.fact.opening_id}).")
@@ -300,7 +296,8 @@ def _why(rule: Paying, look: Look, payee: int, standing: Standing, asset: str, p
     pool_exact, denominator, parts = found or (0, 1, [])
     exact = exactly(sum(part for one, part in parts if one == payee), denominator)
     rate = amount.rate_of(person.tier)
-    shared = f"exactly {exact} of a pool of {exactly(pool_exact, denominator)} minor units ({_pool_of(amount, at, base, asset)}), by largest remainder"
+    pool_told = f"{exactly(pool_exact, denominator)} minor units ({_pool_of(amount, at, base, asset)})"
+    shared = f"exactly {exact} of a pool of {pool_told}, by largest remainder"
     if isinstance(rule, Differential):
         return Why(
             rate.decimal if rate else "",
@@ -329,7 +326,8 @@ def _why_peer(rule: Peer, at: At, amount: Amount, person: Person, base: str, ass
     first = next((one for one in at.standing.path if one.tier == person.tier and income.get(one.member_id)), None)
     earned = income[first.member_id] if first else 0
     exact = rate.exactly_of(earned)
-    text = f"{rate.percent} of the {to_major(earned, asset)} that {first.member_id if first else 'nobody'} earns by {of.id} is {exact} minor units, rounded half up"
+    whose = f"the {to_major(earned, asset)} that {first.member_id if first else 'nobody'} earns by {of.id}"
+    text = f"{rate.percent} of {whose} is {exact} minor units, rounded half up"
     return Why(rate.decimal, exact, "half up", text)
 
 
@@ -481,7 +479,7 @@ def _why_period(rule: Rule, share: Share, period: ClosedPeriod, asset: str, curr
         )
         return (
             f"own volume {to_major(own.get(share.payee, 0), currency)}, team volume {to_major(team.get(share.payee, 0), currency)}"
-            f" (legs: {legs or 'none'}); own volume times the bracket, and each leg times what the bracket is above the leg's, rounded half up:"
+            f" (legs: {legs or 'none'}); own volume times the bracket, and each leg times what the bracket is above its own, half up:"
         )
     assert isinstance(rule, Rank)
     if not share.payee:
