@@ -32,6 +32,7 @@ from services.runtime.currency import exponent
 
 FORMATS = {"crmeb": crmeb.load, "yudao": yudao.load}
 CHINA = timezone(timedelta(hours=8))
+ACCOUNTS = ("available", "pending", "paid", "debt")
 REPORT_COLUMNS = ("check", "member_id", "own_minor", "rows_minor", "difference_minor", "file", "line", "what")
 REJECTED_COLUMNS = ("file", "line", "id", "reason", "message")
 
@@ -267,9 +268,19 @@ class Job:
 class Summary:
     mall: Mall
     checks: list[Check]
-    carried: dict[str, int]
     counts: dict[Step, Count]
     rejected_rows: int = 0
+    # Amounts of openings that stayed out, by account.
+    stayed_out: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
+
+    def carried(self) -> dict[str, int]:
+        """By account, what went in; or would, before anything was sent."""
+        found = {name: -amount for name, amount in self.stayed_out.items()}
+        for one in openings(self.mall).values():
+            parts = (one.available_minor, sum(amount for _, amount in one.pending), one.paid_minor, one.debt_minor)
+            for name, amount in zip(ACCOUNTS, parts, strict=True):
+                found[name] += amount
+        return found
 
 
 def look(job: Job) -> Summary:
@@ -277,16 +288,7 @@ def look(job: Job) -> Summary:
     mall = FORMATS[job.format](job.directory, job.offset, job.as_of_us)
     checks = audit(mall)
     write_report(job.report, checks)
-    opened = openings(mall).values()
-    carried = {
-        "members": len(mall.members),
-        "with a balance": len(opened),
-        "available": sum(one.available_minor for one in opened),
-        "pending": sum(amount for one in opened for _, amount in one.pending),
-        "paid": sum(one.paid_minor for one in opened),
-        "debt": sum(one.debt_minor for one in opened),
-    }
-    return Summary(mall, checks, carried, {step: Count() for step in Step})
+    return Summary(mall, checks, {step: Count() for step in Step})
 
 
 def run(connection: Connection, job: Job, advance: Callable[[int, int], None]) -> Summary:
@@ -335,6 +337,9 @@ def _count(summary: Summary, out: Any, fact: Fact, answer: Answer) -> None:
     if answer.reason:
         count.rejected.add(fact.member)
         summary.rejected_rows += 1
+        if fact.step in (Step.OPENING, Step.FURTHER):
+            for name in ACCOUNTS:
+                summary.stayed_out[name] += getattr(fact.message, f"{name}_minor")
         out.writerow((fact.file, fact.line, fact.member, answer.reason, f"{fact.step.name.lower()}: {answer.message}"))
     elif answer.already:
         count.already_recorded += 1

@@ -190,8 +190,6 @@ def _document(program: str, job: "Job", summary: "Summary", currency: str, repor
     from services.importer.carry import difference_of
     from services.kernel.times import to_text
 
-    carried = {name.replace(" ", "_"): count for name, count in summary.carried.items() if name in ("members", "with a balance")}
-    carried |= {f"{name}_minor": amount for name, amount in summary.carried.items() if name not in ("members", "with a balance")}
     return {
         "program_id": program,
         "format": job.format,
@@ -200,7 +198,8 @@ def _document(program: str, job: "Job", summary: "Summary", currency: str, repor
         "currency": currency,
         "sent": not report_only,
         "facts": {step: dict(zip(NAMES, numbers, strict=True)) for step, numbers in _counts(summary).items()},
-        "carried": carried,
+        "members": len(summary.mall.members),
+        "carried": {f"{name}_minor": amount for name, amount in summary.carried().items()},
         "report": [
             {
                 "check": check.name,
@@ -237,11 +236,11 @@ def _say(job: "Job", summary: "Summary", currency: str, report_only: bool) -> No
             for check in summary.checks
         ],
     )
-    figures = {name: amount for name, amount in summary.carried.items() if name not in ("members", "with a balance")}
     terminal.say("")
+    carried = summary.carried()
     terminal.table(
-        [Column("would be carried" if report_only else "carried"), *(Column(name, money=currency) for name in figures)],
-        [(f"{summary.carried['with a balance']} of {summary.carried['members']} members", *figures.values())],
+        [Column("would be carried" if report_only else "carried"), *(Column(name, money=currency) for name in carried)],
+        [(f"{len(summary.mall.members)} members", *carried.values())],
     )
     terminal.say(f"{summary.mall.edition}, as of {to_text(summary.mall.as_of_us)}; {job.report} names each member")
     if summary.rejected_rows:

@@ -120,15 +120,16 @@ class Column:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """`line` is where the row begins, the header being line 1."""
+    """`line` is where the row begins, the header being line 1. A mall has millions of these, hence no dictionary for each."""
 
-    line: int
-    values: dict[str, Any]
+    __slots__ = ("_places", "cells", "line")
+
+    def __init__(self, line: int, places: Mapping[str, int], cells: tuple[Any, ...]) -> None:
+        self.line, self._places, self.cells = line, places, cells
 
     def __getitem__(self, column: str) -> Any:
-        return self.values[column]
+        return self.cells[self._places[column]]
 
 
 @dataclass
@@ -161,21 +162,26 @@ def read(path: Path, columns: Mapping[str, Column], key: str) -> Table:
     not understood is not to be trusted with money.
     """
     try:
-        raw = list(_cells(path, columns, escaped=False))
+        return _read(path, columns, key, escaped=False)
     except Unreadable as problem:
         # Two ways of writing a quote inside quotes are in use. Which one a file uses shows only where the other does not come out even.
         try:
-            raw = list(_cells(path, columns, escaped=True))
+            return _read(path, columns, key, escaped=True)
         except Unreadable:
             raise problem from None
+
+
+def _read(path: Path, columns: Mapping[str, Column], key: str, escaped: bool) -> Table:
     table = Table(path, [], [])
+    places = {name: place for place, name in enumerate(columns)}
     seen: dict[str, Row] = {}
-    for line, cells in raw:
-        row = Row(line, {name: _value(path, line, name, columns[name], cell) for name, cell in cells.items()})
+    for line, cells in _cells(path, columns, escaped):
+        values = zip(columns.items(), cells, strict=True)
+        row = Row(line, places, tuple(_value(path, line, name, column, cell) for (name, column), cell in values))
         earlier = seen.setdefault(row[key], row)
         if earlier is row:
             table.rows.append(row)
-        elif earlier.values == row.values:
+        elif earlier.cells == row.cells:
             table.repeated.append(row)
         else:
             differing = ", ".join(name for name in columns if earlier[name] != row[name])
@@ -196,7 +202,7 @@ def _value(path: Path, line: int, name: str, column: Column, cell: str) -> Any:
         raise Unreadable(f"{path.name} line {line}: {name}: {problem}") from None
 
 
-def _cells(path: Path, columns: Mapping[str, Column], escaped: bool) -> Iterator[tuple[int, dict[str, str]]]:
+def _cells(path: Path, columns: Mapping[str, Column], escaped: bool) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(LONGEST_CELL)
     line = 0
     try:
@@ -210,7 +216,7 @@ def _cells(path: Path, columns: Mapping[str, Column], escaped: bool) -> Iterator
                 raise Unreadable(f"{path.name}: the header lacks {', '.join(missing)}; the first row names the table's columns")
             if len(set(header)) < len(header):
                 raise Unreadable(f"{path.name}: the header names a column twice")
-            at = {name: header.index(name) for name in columns if name in header}
+            at = [header.index(name) if name in header else None for name in columns]
             line = reader.line_num
             for cells in reader:
                 start, line = line + 1, reader.line_num
@@ -218,7 +224,7 @@ def _cells(path: Path, columns: Mapping[str, Column], escaped: bool) -> Iterator
                     continue
                 if len(cells) != len(header):
                     raise Unreadable(f"{path.name} line {start}: {len(cells)} columns, the header has {len(header)}")
-                yield start, {name: cells[at[name]] if name in at else "" for name in columns}
+                yield start, ["" if place is None else cells[place] for place in at]
     except UnicodeDecodeError as wrong:
         raise Unreadable(
             f"{path.name} is not UTF-8 (byte {wrong.object[wrong.start]:#04x} after line {line}); export it as UTF-8"
