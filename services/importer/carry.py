@@ -6,7 +6,7 @@ are opened at one instant, that of the export. An opening belongs to one export:
 
 import csv
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
@@ -272,6 +272,11 @@ class Summary:
     rejected_rows: int = 0
     # Amounts of openings that stayed out, by account.
     stayed_out: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
+
+    def unmapped(self, tiers: Tiers) -> dict[str, int]:
+        """Levels that members have there and no tier was given for, and of how many members."""
+        levels = Counter(member.level for member in self.mall.members.values() if member.level and member.level not in tiers.levels)
+        return dict(sorted(levels.items(), key=lambda one: int(one[0])))
 
     def carried(self) -> dict[str, int]:
         """By account, what went in; or would, before anything was sent."""

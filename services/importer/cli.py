@@ -164,6 +164,10 @@ def _import_mall(call: Call, job: "Job", report_only: bool, progress: bool | Non
                 summary = carry.run(call.connection, job, advance)
     except Unreadable as problem:
         raise Failed(str(problem)) from problem
+    unmapped = summary.unmapped(job.tiers)
+    if unmapped:
+        levels = ", ".join(f"{level} ({members:,} member{'' if members == 1 else 's'})" for level, members in unmapped.items())
+        terminal.notice(f"levels without --level, not carried: {levels}")
     released = release_due(call, timestamp(release_at)) if release_at and not report_only else None
     currency = (job.currency or "CNY") if report_only else call.currency
     if call.as_json:
@@ -199,6 +203,7 @@ def _document(program: str, job: "Job", summary: "Summary", currency: str, repor
         "sent": not report_only,
         "facts": {step: dict(zip(NAMES, numbers, strict=True)) for step, numbers in _counts(summary).items()},
         "members": len(summary.mall.members),
+        "levels_not_carried": summary.unmapped(job.tiers),
         "carried": {f"{name}_minor": amount for name, amount in summary.carried().items()},
         "report": [
             {

@@ -361,6 +361,28 @@ def test_a_break_in_the_running_balance_is_told_once(tmp_path: Path) -> None:
     assert found(tmp_path, mall) == {"running balance": [MEI]}
 
 
+def test_an_order_that_was_split_is_awaited_in_its_parts(tmp_path: Path) -> None:
+    """And a part that has paid is awaited no more."""
+    mall = php()
+    mall.order(103, CAI, 22, one=50, status=1)
+    mall.order(104, CAI, 22, one=30, status=1, pid=103)
+    mall.order(105, CAI, 22, one=20, pid=103)
+    mall.move(BO, "one_brokerage", 20, 105, 24, frozen_day=27)
+    assert found(tmp_path, mall) == {"not booked yet": [BO]}
+    assert figures(tmp_path, mall, "not booked yet") == (None, 30)
+
+
+def test_cells_may_be_bare_with_everything_in_them_escaped(tmp_path: Path) -> None:
+    """As MySQL writes them when it is told of commas and of no quotes."""
+    files = php().write(tmp_path / "export")
+    header = "id,uid,user_address,paid,pay_time,status,refund_status,add_time\n"
+    rows = [f'{id},{uid},By\\, the \\\nsea \\N "1",1,{unix(day)},2,0,{unix(day)}\n' for id, uid, day in ((101, BO, 6), (102, CAI, 18))]
+    (files / "eb_store_order.csv").write_text(header + "".join(rows), encoding="utf-8")
+    summary = carry.look(Job(files, "crmeb", "p", tmp_path / "r", tmp_path / "report.csv"))
+    assert summary.mall.paid_us == {BO: unix(6) * 1_000_000, CAI: unix(18) * 1_000_000}
+    assert not [check.name for check in summary.checks if check.findings]
+
+
 def test_everybody_on_a_circle_and_nobody_below_it_goes_in_without_a_referrer(tmp_path: Path) -> None:
     """So do those who brought themselves, or were brought by nobody there is."""
     mall = php()

@@ -154,7 +154,7 @@ def test_the_report_fits_a_terminal_and_sends_nothing_when_asked(
     mall.row("eb_user", BO, "uid")["brokerage_price"] = "12345678.90"
     mall.row("eb_user", DAN, "uid")["spread_uid"] = 99
     code, out, err = said(tmp_path, mall, server.address, fresh_program_id(), "--report-only")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "levels without --level, not carried: 2 (1 member)\n")
     assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 80
     assert "balance                    1  12,345,687.90       17.00  12,345,670.90" in out
     assert "unknown referrer           1" in out
