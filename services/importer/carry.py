@@ -28,7 +28,7 @@ from services.importer.exports import Entry, Mall, Member
 from services.importer.files import timestamp
 from services.importer.run import BATCH_FACTS, Answer, Count, Sender
 from services.kernel.times import to_text
-from services.runtime.currency import exponent
+from services.runtime.currency import exponent, to_major
 
 FORMATS = {"crmeb": crmeb.load, "yudao": yudao.load}
 CHINA = timezone(timedelta(hours=8))
@@ -191,14 +191,16 @@ def _upgrades(mall: Mall, above: Mapping[str, str], tiers: Tiers) -> Iterator[Fa
 def _openings(mall: Mall) -> Iterator[Fact]:
     source = f"{mall.edition}, as of {to_text(mall.as_of_us)}"
     for id, opening in openings(mall).items():
-        member = mall.members[id]
-        for number, (due_us, pending) in enumerate(opening.pending or ((None, 0),), 1):
+        member, parts = mall.members[id], opening.pending or ((None, 0),)
+        frozen = to_major(sum(amount for _, amount in parts), "CNY")
+        for number, (due_us, pending) in enumerate(parts, 1):
             told = ledger.OpenBalanceRequest(
                 opening_id=f"{mall.name}-{id}" if number == 1 else f"{mall.name}-{id}-{number}",
                 member_id=id,
                 pending_minor=pending,
                 pending_due_at=timestamp(due_us) if due_us is not None else None,
-                source=source,
+                # The first part tells of all, so that it is refused where there are others than before.
+                source=source if len(parts) == 1 else f"{source}; part {number} of {len(parts)}, {frozen} frozen in all",
                 opened_at=timestamp(mall.as_of_us),
             )
             if number == 1:

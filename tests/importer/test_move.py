@@ -130,6 +130,19 @@ def test_another_export_adds_nothing_to_what_is_open(
         assert balance(Client.of(channel, program), MEI) == (500, 400, 500, 0)
 
 
+def test_another_export_of_the_same_instant_adds_nothing_either(
+    tmp_path: Path, server: composition.RunningServer, fresh_program_id: Callable[[], str]
+) -> None:
+    """Also where only what is frozen until later differs: the first opening tells of all parts."""
+    program, mall, instant = fresh_program_id(), yudao(), ("--as-of", "2026-03-26T00:00:00+08:00")
+    moved(tmp_path, mall, server.address, program, *instant)
+    mall.record(MEI, 1, 1020, 100, 19, thaw_day=29, status=0)
+    summary = moved(tmp_path, mall, server.address, program, *instant)
+    assert summary["facts"]["opening"] == {"sent": 2, "recorded": 0, "already_recorded": 1, "rejected": 1}
+    assert summary["facts"]["further"] == {"sent": 1, "recorded": 0, "already_recorded": 0, "rejected": 1}
+    assert summary["carried"]["pending_minor"] == 800
+
+
 def test_what_was_frozen_there_is_released_here_on_its_days(
     tmp_path: Path, server: composition.RunningServer, fresh_program_id: Callable[[], str]
 ) -> None:
