@@ -1,8 +1,10 @@
 """Integer money: exact rates and the one rounding rule. Amounts are counts of a currency's minor unit; nothing here is a float."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import gcd
 
 PERCENT = re.compile(r"(0|[1-9][0-9]{0,2})(?:\.([0-9]{1,9}))?\s*%")
 
@@ -44,9 +46,7 @@ class Rate:
 
     def exactly_of(self, base_minor: int) -> str:
         """This rate of an amount before rounding, in minor units, exact: "1790.3"."""
-        whole, rest = divmod(self.numerator * base_minor, self.denominator)
-        digits = str(rest).rjust(len(str(self.denominator)) - 1, "0").rstrip("0")
-        return f"{whole}.{digits}" if digits else str(whole)
+        return exactly(self.numerator * base_minor, self.denominator)
 
     def __lt__(self, other: "Rate") -> bool:
         return self.numerator * other.denominator < other.numerator * self.denominator
@@ -63,3 +63,32 @@ def half_up(numerator: int, denominator: int) -> int:
     if numerator >= 0:
         return (2 * numerator + denominator) // (2 * denominator)
     return -((-2 * numerator + denominator) // (2 * denominator))
+
+
+def largest_remainder(pool: int, numerators: Sequence[int], denominator: int) -> list[int]:
+    """The whole parts of a pool by exact parts `numerators / denominator`, which add up to the pool before it was rounded.
+
+    Each part is rounded down, then one unit each goes to the largest remainders until the pool is spent; of equal ones to the first.
+    None is negative.
+    """
+    parts = [numerator // denominator for numerator in numerators]
+    missing = pool - sum(parts)
+    if missing:
+        by_remainder = sorted(range(len(parts)), key=lambda index: (-(numerators[index] % denominator), index))
+        for index in by_remainder[:missing]:
+            parts[index] += 1
+    return parts
+
+
+def exactly(numerator: int, denominator: int) -> str:
+    """A quotient without rounding: "1790.3" where its decimals end, else as a fraction: "1000/3"."""
+    divisor = gcd(numerator, denominator)
+    numerator, denominator = numerator // divisor, denominator // divisor
+    decimals, scale = 0, 1
+    while scale % denominator:
+        decimals, scale = decimals + 1, scale * 10
+        if decimals > 40:
+            return f"{numerator}/{denominator}"
+    digits = str(abs(numerator) * (scale // denominator)).rjust(decimals + 1, "0")
+    sign = "-" if numerator < 0 else ""
+    return sign + (f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits)

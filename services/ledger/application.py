@@ -2,14 +2,37 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import assert_never
 
 from services.kernel.decider import Answer, Draft, Entry
+from services.kernel.refusals import Refusal
 from services.ledger import codec
 from services.ledger.domain import commands as c
-from services.ledger.domain.books import NOTHING, Balance, Books, Member, evolve
+from services.ledger.domain import counting
+from services.ledger.domain.books import (
+    NOTHING,
+    Balance,
+    Books,
+    Evidence,
+    Grant,
+    Member,
+    Order,
+    Standing,
+    evolve,
+    fold_due,
+    fold_order,
+    fold_period,
+    stream_of,
+)
+from services.ledger.domain.closing import climbs, governing, rule_counters
+from services.ledger.domain.counting import Key, cap_counter, keys, task_counter
 from services.ledger.domain.decide import decide
-from services.ledger.domain.facts import HoldPlaced, OrderPaid, PayoutRequested
-from services.ledger.domain.plan import PlanVersion, version_of
+from services.ledger.domain.facts import Account, GroupJoined, GroupOpened, HoldPlaced, OrderPaid, PayoutRequested
+from services.ledger.domain.orders import counted_of, standing_of
+from services.ledger.domain.periods import period_of
+from services.ledger.domain.plan import Plan, PlanVersion, version_of
+from services.ledger.domain.rules import PeriodPool
+from services.ledger.domain.tasks import rules_of
 from services.ledger.projection import LedgerChanges
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection, Head, array
@@ -32,8 +55,8 @@ class Ledger:
         self._plans: dict[tuple[str, int], PlanVersion] = {}
 
     def alone(self, command: c.Command) -> bool:
-        """A release looks at everything that is due, so nothing may be decided before it in its batch."""
-        return isinstance(command, c.ReleaseDue)
+        """A release looks at all that is due, a closing at all that a period counted: nothing may be decided before them in their batch."""
+        return isinstance(command, c.ReleaseDue | c.ClosePeriod)
 
     def decide(self, state: Books, command: c.Command) -> Answer:
         return decide(state, command)
@@ -67,123 +90,392 @@ class Ledger:
         return [found[position] for position in positions]
 
     def people(self, command: c.Command) -> tuple[str, ...]:
-        """Nobody: an order locks its buyer to somebody who was named before."""
-        return ()
+        """Whoever's code stands on an order: the lock may fall to them. Anybody else it falls to was named before."""
+        return (command.fact.referrer_id,) if isinstance(command, c.RecordOrder) and command.fact.referrer_id else ()
 
     async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str]) -> Books:
-        """The books as far as these commands look: streams first, then the people and balances that these name."""
-        program_id = head.program_id
-        books = Books(complete=False, currency=head.currency, position=head.position)
-        books.plans = await self.plans(connection, program_id)
-        streams: set[str] = set()
-        members: set[str] = set()
-        balances: set[str] = set()
-        for command in commands:
-            match command:
-                case c.RecordOrder():
-                    streams.add(f"order/{command.fact.order_id}")
-                    members.add(command.fact.member_id)
-                case c.CompleteOrder() | c.RefundOrder():
-                    streams.add(f"order/{command.fact.order_id}")
-                case c.ReleaseDue():
-                    books.orders_due = await orders_due(connection, program_id, command.occurred_us, command.limit)
-                    streams.update(f"order/{order_id}" for order_id in books.orders_due)
-                case c.PlaceHold():
-                    streams.add(f"hold/{command.fact.hold_id}")
-                    if command.fact.member_id:
-                        members.add(command.fact.member_id)
-                    if command.fact.order_id:
-                        streams.add(f"order/{command.fact.order_id}")
-                case c.LiftHold():
-                    streams.add(f"hold/{command.fact.hold_id}")
-                case c.RequestPayout():
-                    streams.add(f"payout/{command.fact.payout_id}")
-                    members.add(command.fact.member_id)
-                    balances.add(command.fact.member_id)
-                case c.ConfirmPayout() | c.FailPayout():
-                    streams.add(f"payout/{command.fact.payout_id}")
-                case c.PostAdjustment():
-                    streams.add(f"adjustment/{command.fact.adjustment_id}")
-                    members.add(command.fact.member_id)
-                    balances.add(command.fact.member_id)
-                case c.PublishPlan():
-                    streams.add(f"plan/{command.fact.plan_id}")
-        if streams:
-            books.streams = {stream: [] for stream in streams}
-            for stored in await eventlog.streams(connection, program_id, list(streams)):
-                books.streams[stored.stream].append(codec.read(stored))
-        recorded_now = {f"order/{command.fact.order_id}" for command in commands if isinstance(command, c.RecordOrder)}
-        for stream, entries in books.streams.items():
-            if not entries:
-                continue
-            first = entries[0]
-            if isinstance(first.fact, PayoutRequested):
-                balances.add(first.fact.member_id)
-            elif isinstance(first.fact, OrderPaid) and stream not in recorded_now:
-                if books.orders_due is None:
-                    members.add(first.fact.member_id)
-                balances.update(person.member_id for person in first.decision.people)
-        if members:
-            # Somebody of this batch may come to stand above a buyer.
-            members.update(people)
-            depth = max((version.plan.depth for version in books.plans), default=0)
-            books.members = dict.fromkeys(members)
-            books.members.update(await self._paths(connection, program_id, list(members), depth))
-        if balances:
-            books.balances = dict.fromkeys(balances, NOTHING)
-            books.balances.update(await self._balances(connection, program_id, head.currency, list(balances)))
-        if books.orders_due:
-            books.holds = await self._holds(connection, program_id, list(balances))
+        """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
+        books = Books(complete=False, currency=head.currency, position=head.position, closed_periods=None)
+        books.plans = await self.plans(connection, head.program_id)
+        await Loading(connection, head.program_id, books, set(people)).load(commands)
         return books
 
-    async def _paths(self, connection: Connection, program_id: str, members: list[str], depth: int) -> dict[str, Member]:
-        """These members and who stands up to `depth` above them, locked or not yet: a lock may fall in this batch."""
-        cursor = await connection.execute(
+
+class Loading:
+    """One loading of partial books. What the commands look at is collected step by step, each step one set-based query for all of them."""
+
+    def __init__(self, connection: Connection, program_id: str, books: Books, people: set[str]) -> None:
+        self._connection, self._program_id, self._books = connection, program_id, books
+        self._people = people
+        self._members: set[str] = set()
+        # (member, asset)
+        self._balances: set[tuple[str, str]] = set()
+        self._counters: set[Key] = set()
+        self._roles: set[tuple[str, str]] = set()
+
+    async def load(self, commands: Sequence[c.Command]) -> None:
+        books = self._books
+        await self._load_streams({stream for command in commands for stream in await self._first_streams(command)})
+        recorded = [command for command in commands if isinstance(command, c.RecordOrder)]
+        if any(isinstance(command, c.FormGroup | c.FailGroup) for command in commands):
+            joined = [entry.fact.order_id for entries in books.streams.values() for entry in entries if isinstance(entry.fact, GroupJoined)]
+            await self._load_streams({f"order/{order_id}" for order_id in joined})
+        reversing = any(isinstance(command, c.RefundOrder | c.FailGroup) for command in commands)
+        new = {f"order/{command.fact.order_id}" for command in recorded}
+        followed = [order for stream, entries in books.streams.items() if stream not in new and (order := _order(entries))]
+        for command in commands:
+            self._named(command)
+        for entries in list(books.streams.values()):
+            if entries and isinstance(entries[0].fact, PayoutRequested):
+                self._balances.add((entries[0].fact.member_id, books.currency))
+            elif entries and isinstance(entries[0].fact, GroupOpened):
+                self._members.add(entries[0].fact.opener_id)
+        if any(version.plan.period_rules for version in books.plans) and (recorded or reversing):
+            books.closed_periods = await self._closed_periods()
+        if books.sources_due is not None:
+            await self._due_of_sources()
+        elif reversing:
+            await self._followed(followed)
+        await self._load_members(recorded)
+        for command in recorded:
+            self._around(command)
+        if self._roles:
+            await self._load_roles()
+        for command in commands:
+            if isinstance(command, c.ClosePeriod):
+                await self._closing(command)
+        for command in recorded:
+            self._kept(command)
+        deposits = {command.fact.member_id for command in commands if isinstance(command, c.MoveDeposit)}
+        if deposits:
+            await self._load_deposits(sorted(deposits))
+        if self._counters:
+            await self._load_counters()
+        if self._balances:
+            await self._load_balances()
+        if books.sources_due:
+            books.holds = await self._holds(sorted({member_id for member_id, _ in self._balances}))
+
+    # ------------------------------------------------------------ what the commands name
+
+    async def _first_streams(self, command: c.Command) -> list[str]:
+        match command:
+            case c.RecordOrder():
+                group = [f"group/{command.fact.group_id}"] if command.fact.group_id else []
+                return [f"order/{command.fact.order_id}", *group]
+            case c.CompleteOrder() | c.RefundOrder():
+                return [f"order/{command.fact.order_id}"]
+            case c.ReleaseDue():
+                found = await orders_due(self._connection, self._program_id, command.occurred_us, command.limit)
+                self._books.sources_due = found
+                return [stream_of(source) for source in found]
+            case c.PlaceHold():
+                held = [f"order/{command.fact.order_id}"] if command.fact.order_id else []
+                return [f"hold/{command.fact.hold_id}", *held]
+            case c.LiftHold():
+                return [f"hold/{command.fact.hold_id}"]
+            case c.RequestPayout() | c.ConfirmPayout() | c.FailPayout():
+                return [f"payout/{command.fact.payout_id}"]
+            case c.PostAdjustment():
+                return [f"adjustment/{command.fact.adjustment_id}"]
+            case c.PublishPlan():
+                return [f"plan/{command.fact.plan_id}"]
+            case c.OpenGroup() | c.FormGroup() | c.FailGroup():
+                return [f"group/{command.fact.group_id}"]
+            case c.RecordTask():
+                return [f"task/{command.fact.task_id}"]
+            case c.ClosePeriod():
+                return [f"period/{command.fact.period_id}"]
+            case c.MoveDeposit():
+                return [f"deposit/{command.fact.deposit_id}"]
+            case c.TransferStock():
+                return [f"stock/{command.fact.transfer_id}"]
+            case c.OpenBalance():
+                return [f"opening/{command.fact.opening_id}"]
+        assert_never(command)
+
+    def _named(self, command: c.Command) -> None:
+        """The members a command names, and whose balance it looks at."""
+        currency = self._books.currency
+        match command:
+            case c.RecordOrder():
+                fact = command.fact
+                self._members.add(fact.member_id)
+                if fact.referrer_id:
+                    self._members.add(fact.referrer_id)
+                attributions = (*fact.attributions, *(one for line in fact.lines for one in line.attributions))
+                self._members.update(one.member_id for one in attributions if one.member_id)
+            case c.PlaceHold():
+                if command.fact.member_id:
+                    self._members.add(command.fact.member_id)
+            case c.RequestPayout() | c.OpenBalance():
+                self._members.add(command.fact.member_id)
+                self._balances.add((command.fact.member_id, currency))
+            case c.PostAdjustment():
+                self._members.add(command.fact.member_id)
+                self._balances.add((command.fact.member_id, command.fact.currency))
+            case c.OpenGroup():
+                self._members.add(command.fact.opener_id)
+            case c.RecordTask():
+                self._members.add(command.fact.member_id)
+                self._counters.update(
+                    Key(task_counter(rule.id), "", command.fact.member_id)
+                    for version in self._books.plans
+                    for _, rule in rules_of(version.plan, command.fact.task)
+                )
+            case c.MoveDeposit():
+                self._members.add(command.fact.member_id)
+            case c.TransferStock():
+                self._members.update((command.fact.from_member_id, command.fact.to_member_id))
+
+    async def _due_of_sources(self) -> None:
+        """Whose balances a release moves."""
+        for source in self._books.sources_due or ():
+            due, _ = fold_due(self._books.streams[stream_of(source)])
+            self._balances.update((member_id, asset or self._books.currency) for member_id, _, asset in due)
+
+    async def _followed(self, orders: Sequence[Order]) -> None:
+        """What taking back an order, or a part of it, looks at."""
+        books = self._books
+        closed = {order.decision.period_id for order in orders if order.decision.period_id and books.is_closed(order.decision.period_id)}
+        await self._load_streams({f"period/{period_id}" for period_id in closed})
+        for period_id in closed:
+            period = fold_period(books.streams[f"period/{period_id}"])
+            assert period is not None, "a period that is closed has a stream"
+            plan = books.plan_at(period.decision.plan_position).plan
+            assets = [books.currency, *plan.points]
+            self._balances.update((person.member_id, asset) for person in period.decision.people for asset in assets)
+        resting = []
+        for order in orders:
+            plan = books.plan_at(order.decision.plan_position).plan
+            self._members.add(order.fact.member_id)
+            assets = [books.currency, *plan.points]
+            self._balances.update((person.member_id, asset) for person in order.decision.people for asset in assets)
+            self._counters.update(keys(counted_of(order, plan, standing_of(order, plan))))
+            if plan.on_evidence_refunded != "keep":
+                resting.append(order.fact.order_id)
+        if resting:
+            books.evidence = {order_id: [] for order_id in resting}
+            cursor = await self._connection.execute(
+                "select order_id, member_id, tier, previous_tier, position from ledger.evidence"
+                " where program_id = %s and order_id = any(%s::text[]) order by order_id, position, member_id",
+                [self._program_id, array(resting)],
+            )
+            for order_id, *evidence in await cursor.fetchall():
+                books.evidence[order_id].append(Evidence(*evidence))
+                self._members.add(evidence[0])
+
+    def _around(self, command: c.RecordOrder) -> None:
+        """The roles that an order's plan looks at."""
+        version = self._books.plan_in_force(command.occurred_us)
+        if version is None:
+            return
+        fact, plan = command.fact, version.plan
+        self._roles.update((role, "") for role in plan.pool_roles)
+        for one in (*fact.attributions, *(one for line in fact.lines for one in line.attributions)):
+            if one.role in plan.attributed_roles and not one.member_id:
+                self._roles.add((one.role, one.scope))
+
+    def _kept(self, command: c.RecordOrder) -> None:
+        """Counters and balances that recording an order looks at."""
+        books = self._books
+        version = books.plan_in_force(command.occurred_us)
+        if version is None or not (version.plan.counts or version.plan.pays_at_once):
+            return
+        plan, fact = version.plan, command.fact
+        above = self._above(fact, plan)
+        order = counting.Order(plan, fact, command.occurred_us, above, "", False)
+        self._counters.update(keys(order))
+        concerned = {fact.member_id, *above, *(one.member_id for one in fact.attributions if one.member_id)}
+        concerned.update(one.member_id for line in fact.lines for one in line.attributions if one.member_id)
+        concerned.update(grant.member_id for role in self._roles for grant in books.roles.get(role, ()))
+        if fact.group_id and books.streams[f"group/{fact.group_id}"]:
+            concerned.add(books.streams[f"group/{fact.group_id}"][0].fact.opener_id)
+        if plan.pays_at_once:
+            self._balances.update((member_id, asset) for member_id in concerned for asset in (books.currency, *plan.points))
+        capped = [rule for rule in plan.rules if rule.cap_period_minor is not None]
+        if capped:
+            period_id = period_of(plan, command.occurred_us).period_id
+            self._counters.update(Key(cap_counter(rule.id), period_id, member_id) for rule in capped for member_id in concerned)
+
+    def _above(self, fact: OrderPaid, plan: Plan) -> list[str]:
+        """Who stands above a buyer, should the lock fall with this order; as far as the plan looks."""
+        found: list[str] = []
+        member = self._books.members.get(fact.member_id)
+        if member is not None and not member.locked and plan.touch == "order" and fact.referrer_id:
+            member = member._replace(referrer_id=fact.referrer_id)
+        while member is not None and member.referrer_id and len(found) < plan.depth:
+            found.append(member.referrer_id)
+            member = self._books.members.get(member.referrer_id)
+        return found
+
+    # ------------------------------------------------------------ reading
+
+    async def _load_streams(self, names: set[str]) -> None:
+        names -= set(self._books.streams)
+        if names:
+            self._books.streams.update({stream: [] for stream in names})
+            for stored in await eventlog.streams(self._connection, self._program_id, list(names)):
+                self._books.streams[stored.stream].append(codec.read(stored))
+
+    async def _closed_periods(self) -> set[str]:
+        cursor = await self._connection.execute("select period_id from ledger.periods where program_id = %s", [self._program_id])
+        return {period_id for (period_id,) in await cursor.fetchall()}
+
+    async def _load_members(self, recorded: Sequence[c.RecordOrder]) -> None:
+        if not self._members:
+            return
+        # Somebody of this batch may come to stand above a buyer.
+        self._members |= self._people
+        depth = max((version.plan.depth for version in self._books.plans), default=0)
+        # A task looks one up.
+        await self._paths(self._members, max(depth, 1))
+        codes = {command.fact.referrer_id for command in recorded if command.fact.referrer_id}
+        if codes and any(version.plan.touch == "order" for version in self._books.plans):
+            # Whether the lock would close a circle is seen only from the whole way up.
+            await self._paths(codes, None)
+
+    async def _paths(self, members: Collection[str], depth: int | None) -> None:
+        """These members and who stands up to `depth` (None: at any height) above them, locked or not yet: a lock may fall in this batch."""
+        books = self._books
+        for member_id in members:
+            books.members.setdefault(member_id, None)
+        cursor = await self._connection.execute(
             f"with recursive path as ("
             f" select {MEMBER_COLUMNS}, 0 as depth from ledger.members where program_id = %s and member_id = any(%s::text[])"
             f" union all select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}, p.depth + 1 from path p"
             f" join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id where p.depth < %s)"
-            f" select distinct {MEMBER_COLUMNS} from path".encode(),
-            [program_id, array(members), program_id, depth],
+            f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))}, s.frozen, s.seat_until_us, s.fallback_tier"
+            f" from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
+            [self._program_id, array(members), self._program_id, 2**31 - 1 if depth is None else depth, self._program_id],
         )
-        return {row[0]: Member(*row[1:]) for row in await cursor.fetchall()}
+        for row in await cursor.fetchall():
+            books.members[row[0]] = Member(*row[1:7])
+            if row[7] is not None:
+                books.standings[row[0]] = Standing(*row[7:])
 
-    async def _balances(self, connection: Connection, program_id: str, asset: str, members: list[str]) -> dict[str, Balance]:
-        cursor = await connection.execute(
-            f"select m.member_id, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))} from unnest(%s::text[]) as m(member_id)"
-            f" cross join lateral (select * from ledger.balances b where b.program_id = %s and b.member_id = m.member_id and b.asset = %s"
+    async def _load_roles(self) -> None:
+        books = self._books
+        books.roles.update({role: [] for role in self._roles})
+        roles = sorted(self._roles)
+        cursor = await self._connection.execute(
+            "select g.grant_id, g.member_id, g.role, g.scope, g.weight, g.from_us, g.until_us, g.position"
+            " from unnest(%s::text[], %s::text[]) as r(role, scope)"
+            " join ledger.roles g on g.program_id = %s and g.role = r.role and g.scope = r.scope order by g.position",
+            [array(role for role, _ in roles), array(scope for _, scope in roles), self._program_id],
+        )
+        for row in await cursor.fetchall():
+            books.roles[(row[2], row[3])].append(Grant(*row))
+        holders = {grant.member_id for grants in books.roles.values() for grant in grants} - set(books.members)
+        if holders:
+            await self._paths(holders, 0)
+
+    async def _load_counters(self) -> None:
+        books = self._books
+        books.counters.update(dict.fromkeys(self._counters, 0))
+        asked = sorted(self._counters)
+        cursor = await self._connection.execute(
+            "select k.counter, k.bucket, k.member_id, k.amount"
+            " from unnest(%s::text[], %s::text[], %s::text[]) as a(counter, bucket, member_id)"
+            " join ledger.counters k on k.program_id = %s and k.counter = a.counter and k.bucket = a.bucket and k.member_id = a.member_id",
+            [*(array(key[column] for key in asked) for column in range(3)), self._program_id],
+        )
+        for counter, bucket, member_id, amount in await cursor.fetchall():
+            books.counters[Key(counter, bucket, member_id)] = amount
+
+    async def _load_balances(self) -> None:
+        books = self._books
+        asked = sorted(self._balances)
+        books.balances.update(dict.fromkeys(asked, NOTHING))
+        cursor = await self._connection.execute(
+            f"select m.member_id, m.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}"
+            f" from unnest(%s::text[], %s::text[]) as m(member_id, asset)"
+            " cross join lateral (select * from ledger.balances b"
+            " where b.program_id = %s and b.member_id = m.member_id and b.asset = m.asset"
             f" order by b.position desc limit 1) b".encode(),
-            [array(members), program_id, asset],
+            [array(member_id for member_id, _ in asked), array(asset for _, asset in asked), self._program_id],
         )
-        return {row[0]: Balance(*row[1:]) for row in await cursor.fetchall()}
+        for member_id, asset, *held in await cursor.fetchall():
+            books.balances[(member_id, asset)] = Balance(*held)
 
-    async def _holds(self, connection: Connection, program_id: str, members: list[str]) -> dict[str, HoldPlaced]:
+    async def _load_deposits(self, members: list[str]) -> None:
+        books = self._books
+        books.apart.update({(member_id, books.currency, Account.DEPOSIT): 0 for member_id in members})
+        cursor = await self._connection.execute(
+            "select member_id, balance from ledger.apart"
+            " where program_id = %s and member_id = any(%s::text[]) and asset = %s and account = %s",
+            [self._program_id, array(members), books.currency, Account.DEPOSIT.value],
+        )
+        for member_id, balance in await cursor.fetchall():
+            books.apart[(member_id, books.currency, Account.DEPOSIT)] = balance
+
+    async def _holds(self, members: list[str]) -> dict[str, HoldPlaced]:
         """Holds in force on these members."""
-        cursor = await connection.execute(
+        cursor = await self._connection.execute(
             "select hold_id, member_id from ledger.holds where program_id = %s and member_id = any(%s::text[]) and member_id <> ''",
-            [program_id, array(members)],
+            [self._program_id, array(members)],
         )
         return {hold_id: HoldPlaced(hold_id, member_id, "", "") for hold_id, member_id in await cursor.fetchall()}
 
+    async def _closing(self, command: c.ClosePeriod) -> None:
+        """Everything that a period counted, and everybody its rules look at."""
+        books, period_id = self._books, command.fact.period_id
+        if books.streams[f"period/{period_id}"]:
+            return
+        try:
+            version, _ = governing(books, period_id, command.occurred_us)
+        except Refusal:
+            return
+        plan = version.plan
+        books.closing = True
+        cursor = await self._connection.execute(
+            "select counter, bucket, member_id, amount from ledger.counters"
+            " where program_id = %s and bucket = %s and counter = any(%s::text[])",
+            [self._program_id, period_id, array(rule_counters(plan))],
+        )
+        books.counters.update({Key(*row[:3]): row[3] for row in await cursor.fetchall()})
+        members = {key.member_id for key in books.counters}
+        pools = [rule for _, rule in plan.period_rules if isinstance(rule, PeriodPool)]
+        self._roles.update((rule.role, "") for rule in pools if rule.role)
+        if self._roles:
+            await self._load_roles()
+            members |= {grant.member_id for grants in books.roles.values() for grant in grants}
+        tiers = {tier for rule in pools for tier in rule.tiers}
+        if tiers:
+            cursor = await self._connection.execute(
+                "select member_id from ledger.members where program_id = %s and tier = any(%s::text[])"
+                " union select member_id from ledger.standings where program_id = %s and fallback_tier = any(%s::text[])",
+                [self._program_id, array(tiers), self._program_id, array(tiers)],
+            )
+            members |= {member_id for (member_id,) in await cursor.fetchall()}
+        climbing = any(climbs(rule) for _, rule in plan.period_rules)
+        await self._paths(members, None if climbing else 0)
+        if plan.pays_at_once:
+            self._balances.update((member_id, asset) for member_id in books.members for asset in (books.currency, *plan.points))
+
+
+def _order(entries: Sequence[Entry]) -> Order | None:
+    return fold_order(entries) if entries and isinstance(entries[0].fact, OrderPaid) else None
+
 
 async def orders_due(connection: Connection, program_id: str, as_of_us: int, limit: int) -> list[str]:
-    """Up to `limit` orders of which something is due at or before a time and stopped by no hold, the one due earliest first."""
+    """Up to `limit` sources of which something is due at or before a time and stopped by no hold, the one due earliest first."""
     found: dict[str, None] = {}
-    after: tuple[int, str, str] = (-(2**63), "", "")
+    after: tuple[int, str, str, str] = (-(2**63), "", "", "")
     rows_at_once = 4 * limit
     while True:
         # An order has a row for each payee, so rows are read on until there are orders enough.
         cursor = await connection.execute(
-            "select due_us, order_id, member_id from ledger.due d where program_id = %s and due_us <= %s"
-            " and (due_us, order_id, member_id) > (%s, %s, %s)"
+            "select due_us, order_id, member_id, asset from ledger.due d where program_id = %s and due_us <= %s"
+            " and (due_us, order_id, member_id, asset) > (%s, %s, %s, %s)"
             " and not exists (select from ledger.holds h where h.program_id = d.program_id and h.member_id = d.member_id"
             " and h.member_id <> '') and not exists (select from ledger.holds h where h.program_id = d.program_id"
             " and h.order_id = d.order_id and h.order_id <> '')"
-            " order by due_us, order_id, member_id limit %s",
+            " order by due_us, order_id, member_id, asset limit %s",
             [program_id, as_of_us, *after, rows_at_once],
         )
         rows = await cursor.fetchall()
-        for _, order_id, _ in rows:
+        for _, order_id, _, _ in rows:
             found[order_id] = None
             if len(found) == limit:
                 return list(found)

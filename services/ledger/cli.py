@@ -478,6 +478,9 @@ def explain(call: Call, posting: Annotated[str, typer.Argument(help="As `stateme
 
 def _major_exact(exact_minor: str, currency: str) -> str:
     """1790.3 minor units of GBP are 17.903."""
+    if "/" in exact_minor:
+        over, under = exact_minor.split("/")
+        return f"{over}/{int(under) * 10 ** exponent(currency)}"
     return f"{Decimal(exact_minor).scaleb(-exponent(currency)):f}" if exact_minor else ""
 
 

@@ -1,6 +1,7 @@
 """Stored names and bytes of what the ledger writes, and how it reads the whole log. A name is chosen once and never reused."""
 
 from fenrun.log.v1 import log_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.ledger.domain import facts as f
 from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds, timestamp
@@ -34,11 +35,79 @@ def _read_shares(lines: "list[pb.LineShares]") -> tuple[f.LineShares, ...]:
 
 
 def _due(changes: tuple[f.DueChange, ...]) -> list[pb.DueChange]:
-    return [pb.DueChange(member_id=m, due_at=timestamp(us), amount_minor=a) for m, us, a in changes]
+    return [pb.DueChange(member_id=m, due_at=timestamp(us), amount_minor=a, asset=asset) for m, us, a, asset in changes]
 
 
 def _read_due(changes: "list[pb.DueChange]") -> tuple[f.DueChange, ...]:
-    return tuple(f.DueChange(c.member_id, microseconds(c.due_at), c.amount_minor) for c in changes)
+    return tuple(f.DueChange(c.member_id, microseconds(c.due_at), c.amount_minor, c.asset) for c in changes)
+
+
+def _people(people: tuple[f.Person, ...]) -> list[pb.Person]:
+    return [person_message(person) for person in people]
+
+
+def person_message(person: f.Person) -> pb.Person:
+    member_id, tier, binding, tier_position, role, scope, role_position, weight = person
+    if not role:
+        return pb.Person(member_id=member_id, tier=tier, binding_position=binding, tier_position=tier_position)
+    return pb.Person(
+        member_id=member_id,
+        tier=tier,
+        binding_position=binding,
+        tier_position=tier_position,
+        role=role,
+        scope=scope,
+        role_position=role_position,
+        weight=weight,
+    )
+
+
+def _read_people(people: "list[pb.Person]") -> tuple[f.Person, ...]:
+    return tuple(
+        f.Person(p.member_id, p.tier, p.binding_position, p.tier_position, p.role, p.scope, p.role_position, p.weight) for p in people
+    )
+
+
+def _attributions(attributions: tuple[f.Attribution, ...]) -> list[pb.Attribution]:
+    return [pb.Attribution(role=role, member_id=member_id, scope=scope) for role, member_id, scope in attributions]
+
+
+def attributions_of(attributions: "list[pb.Attribution]") -> tuple[f.Attribution, ...]:
+    return tuple(f.Attribution(one.role, one.member_id, one.scope) for one in attributions)
+
+
+def _counts(counts: tuple[f.Count, ...]) -> list[pb.Count]:
+    return [pb.Count(counter=counter, bucket=bucket, member_id=member_id, amount=amount) for counter, bucket, member_id, amount in counts]
+
+
+def _read_counts(counts: "list[pb.Count]") -> tuple[f.Count, ...]:
+    return tuple(f.Count(one.counter, one.bucket, one.member_id, one.amount) for one in counts)
+
+
+def tier_changes_of(changes: tuple[f.TierChange, ...]) -> list[pb.TierChange]:
+    return [
+        pb.TierChange(member_id=member_id, kind=kind.value, tier=tier, previous_tier=previous)  # type: ignore[arg-type]  # same numbers
+        for member_id, kind, tier, previous in changes
+    ]
+
+
+def _read_tier_changes(changes: "list[pb.TierChange]") -> tuple[f.TierChange, ...]:
+    return tuple(f.TierChange(one.member_id, f.TierChangeKind(one.kind), one.tier, one.previous_tier) for one in changes)
+
+
+def _moment(us: int | None) -> Timestamp | None:
+    return None if us is None else timestamp(us)
+
+
+def _figures(figures: tuple[f.PeriodFigures, ...]) -> list[pb.PeriodVolume]:
+    return [
+        pb.PeriodVolume(rule_index=index, person=[person for person, _ in pairs], amount=[figure for _, figure in pairs])
+        for index, pairs in figures
+    ]
+
+
+def _read_figures(figures: "list[pb.PeriodVolume]") -> tuple[f.PeriodFigures, ...]:
+    return tuple(f.PeriodFigures(one.rule_index, tuple(zip(one.person, one.amount, strict=True))) for one in figures)
 
 
 def _lock(lock: f.BindingLock | None) -> pb.BindingLocked | None:
@@ -56,7 +125,18 @@ def _read_lock(message: pb.OrderPaidDecision | pb.MemberUpgradedDecision) -> f.B
 
 def lines_of(lines: "list[pb.OrderLine]") -> tuple[f.OrderLine, ...]:
     """The lines as told; a kind that was left out is goods."""
-    return tuple(f.OrderLine(x.line_no, x.base_minor, x.quantity, x.sku, x.category, f.LineKind(x.kind or f.LineKind.GOODS)) for x in lines)
+    return tuple(
+        f.OrderLine(
+            x.line_no,
+            x.base_minor,
+            x.quantity,
+            x.sku,
+            x.category,
+            f.LineKind(x.kind or f.LineKind.GOODS),
+            attributions_of(x.attributions) if x.attributions else (),  # type: ignore[arg-type]  # a repeated field reads as a list
+        )
+        for x in lines
+    )
 
 
 def refund_lines_of(lines: "list[pb.RefundLine]") -> tuple[f.RefundLine, ...]:
@@ -83,9 +163,20 @@ def _order_paid(fact: f.OrderPaid) -> pb.OrderPaid:
         member_id=fact.member_id,
         currency=fact.currency,
         lines=[
-            pb.OrderLine(line_no=n, base_minor=base, quantity=quantity, sku=sku, category=category, kind=kind.value)  # type: ignore[arg-type]
-            for n, base, quantity, sku, category, kind in fact.lines
+            pb.OrderLine(
+                line_no=n,
+                base_minor=base,
+                quantity=quantity,
+                sku=sku,
+                category=category,
+                kind=kind.value,  # type: ignore[arg-type]  # same numbers
+                attributions=_attributions(attributions) if attributions else None,
+            )
+            for n, base, quantity, sku, category, kind, attributions in fact.lines
         ],
+        attributions=_attributions(fact.attributions) if fact.attributions else None,
+        group_id=fact.group_id,
+        referrer_id=fact.referrer_id,
     )
 
 
@@ -94,9 +185,14 @@ def _order_paid_decision(decision: f.OrderPaidDecision) -> pb.OrderPaidDecision:
         engine_version=decision.engine_version,
         plan_position=decision.plan_position,
         binding_locked=_lock(decision.binding_locked),
-        people=[pb.Person(member_id=m, tier=t, binding_position=b, tier_position=p) for m, t, b, p in decision.people],
+        people=_people(decision.people),
         lines=_shares(decision.lines),
         postings=_postings(decision.postings),
+        period_id=decision.period_id,
+        rooms=[pb.CapRoom(rule_index=rule, payee=payee, room_minor=room) for rule, payee, room in decision.rooms],
+        counts=_counts(decision.counts),
+        tier_changes=tier_changes_of(decision.tier_changes),
+        group_first=decision.group_first,
     )
 
 
@@ -107,6 +203,94 @@ def _order_refunded_decision(decision: f.OrderRefundedDecision) -> pb.OrderRefun
         due=_due(decision.due),
         postings=_postings(decision.postings),
         binding_released_member_id=decision.binding_released_member_id,
+        counts=_counts(decision.counts),
+        tier_changes=tier_changes_of(decision.tier_changes),
+    )
+
+
+def _completed_decision(decision: f.OrderCompletedDecision) -> pb.OrderCompletedDecision:
+    return pb.OrderCompletedDecision(due=_due(decision.due))
+
+
+def _released_decision(decision: f.OrderReleasedDecision) -> pb.OrderReleasedDecision:
+    return pb.OrderReleasedDecision(due=_due(decision.due), postings=_postings(decision.postings))
+
+
+def _task_decision(decision: f.TaskDoneDecision) -> pb.TaskDoneDecision:
+    return pb.TaskDoneDecision(
+        engine_version=decision.engine_version,
+        plan_position=decision.plan_position,
+        people=_people(decision.people),
+        lines=_shares(decision.lines),
+        due=_due(decision.due),
+        postings=_postings(decision.postings),
+        counts=_counts(decision.counts),
+    )
+
+
+def _period_shares(shares: tuple[f.Share, ...]) -> list[pb.Share]:
+    return [pb.Share(rule_index=r, payee=p, amount_minor=a) for r, p, a in shares]
+
+
+def _closed_decision(decision: f.PeriodClosedDecision) -> pb.PeriodClosedDecision:
+    return pb.PeriodClosedDecision(
+        engine_version=decision.engine_version,
+        plan_position=decision.plan_position,
+        starts_at=timestamp(decision.starts_us),
+        ends_at=timestamp(decision.ends_us),
+        people=[pb.PeriodPerson(member_id=m, tier=t, parent=p) for m, t, p in decision.people],
+        volumes=_figures(decision.volumes),
+        holders=[
+            pb.PeriodHolders(rule_index=index, person=[person for person, _ in pairs], weight=[weight for _, weight in pairs])
+            for index, pairs in decision.holders
+        ],
+        shares=_period_shares(decision.shares),
+        due=_due(decision.due),
+        postings=_postings(decision.postings),
+    )
+
+
+def _corrected_decision(decision: f.PeriodCorrectedDecision) -> pb.PeriodCorrectedDecision:
+    return pb.PeriodCorrectedDecision(
+        volumes=_figures(decision.volumes),
+        shares=_period_shares(decision.shares),
+        due=_due(decision.due),
+        postings=_postings(decision.postings),
+    )
+
+
+def _stock(fact: f.StockTransferred) -> pb.StockTransferred:
+    return pb.StockTransferred(
+        transfer_id=fact.transfer_id,
+        from_member_id=fact.from_member_id,
+        to_member_id=fact.to_member_id,
+        currency=fact.currency,
+        lines=[pb.StockLine(sku=s, quantity=q, unit_cost_minor=c, unit_price_minor=p) for s, q, c, p in fact.lines],
+    )
+
+
+def _deposit(fact: f.DepositMoved) -> pb.DepositMoved:
+    return pb.DepositMoved(
+        deposit_id=fact.deposit_id,
+        member_id=fact.member_id,
+        kind=fact.kind.value,  # type: ignore[arg-type]  # same numbers
+        amount_minor=fact.amount_minor,
+        currency=fact.currency,
+        reason=fact.reason,
+    )
+
+
+def _opening(fact: f.BalanceOpened) -> pb.BalanceOpened:
+    return pb.BalanceOpened(
+        opening_id=fact.opening_id,
+        member_id=fact.member_id,
+        currency=fact.currency,
+        available_minor=fact.available_minor,
+        pending_minor=fact.pending_minor,
+        pending_due_at=_moment(fact.pending_due_us),
+        paid_minor=fact.paid_minor,
+        debt_minor=fact.debt_minor,
+        source=fact.source,
     )
 
 
@@ -135,7 +319,7 @@ write = Writing(
             "order.completed.v1",
             f.OrderCompleted,
             lambda fact: pb.OrderCompleted(order_id=fact.order_id),
-            lambda d: pb.OrderCompletedDecision(due=_due(d.due)),
+            _completed_decision,
         ),
         Kind(
             "order.refunded.v1",
@@ -151,7 +335,7 @@ write = Writing(
             "order.released.v1",
             f.OrderReleased,
             lambda fact: pb.OrderReleased(order_id=fact.order_id),
-            lambda d: pb.OrderReleasedDecision(due=_due(d.due), postings=_postings(d.postings)),
+            _released_decision,
         ),
         Kind(
             "payout.requested.v1",
@@ -171,6 +355,49 @@ write = Writing(
             None,
         ),
         Kind("hold.lifted.v1", f.HoldLifted, lambda fact: pb.HoldLifted(hold_id=fact.hold_id, reason=fact.reason), None),
+        Kind(
+            "order.group_formed.v1",
+            f.OrderGroupFormed,
+            lambda fact: pb.OrderGroupFormed(order_id=fact.order_id, group_id=fact.group_id),
+            _completed_decision,
+        ),
+        Kind(
+            "order.voided.v1",
+            f.OrderVoided,
+            lambda fact: pb.OrderVoided(order_id=fact.order_id, group_id=fact.group_id),
+            _order_refunded_decision,
+        ),
+        Kind(
+            "group.opened.v1",
+            f.GroupOpened,
+            lambda fact: pb.GroupOpened(group_id=fact.group_id, opener_id=fact.opener_id),
+            None,
+        ),
+        Kind("group.joined.v1", f.GroupJoined, lambda fact: pb.GroupJoined(group_id=fact.group_id, order_id=fact.order_id), None),
+        Kind("group.formed.v1", f.GroupFormed, lambda fact: pb.GroupFormed(group_id=fact.group_id), None),
+        Kind("group.failed.v1", f.GroupFailed, lambda fact: pb.GroupFailed(group_id=fact.group_id, reason=fact.reason), None),
+        Kind(
+            "task.done.v1",
+            f.TaskDone,
+            lambda fact: pb.TaskDone(task_id=fact.task_id, member_id=fact.member_id, task=fact.task),
+            _task_decision,
+        ),
+        Kind("period.closed.v1", f.PeriodClosed, lambda fact: pb.PeriodClosed(period_id=fact.period_id), _closed_decision),
+        Kind(
+            "period.corrected.v1",
+            f.PeriodCorrected,
+            lambda fact: pb.PeriodCorrected(period_id=fact.period_id, order_id=fact.order_id, refund_id=fact.refund_id),
+            _corrected_decision,
+        ),
+        Kind("reward.released.v1", f.RewardReleased, lambda fact: pb.RewardReleased(source=fact.source), _released_decision),
+        Kind("deposit.moved.v1", f.DepositMoved, _deposit, _movement),
+        Kind("stock.transferred.v1", f.StockTransferred, _stock, _movement),
+        Kind(
+            "balance.opened.v1",
+            f.BalanceOpened,
+            _opening,
+            lambda d: pb.BalanceOpenedDecision(due=_due(d.due), postings=_postings(d.postings)),
+        ),
     ]
 )
 
@@ -188,41 +415,187 @@ def _read_plan(fact: bytes, decision: bytes) -> tuple[f.PlanPublished, f.PlanDec
 def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDecision]:
     told, decided = pb.OrderPaid.FromString(fact), pb.OrderPaidDecision.FromString(decision)
     return (
-        f.OrderPaid(told.order_id, told.member_id, told.currency, lines_of(told.lines)),  # type: ignore[arg-type]  # a repeated field reads as a list
+        f.OrderPaid(
+            told.order_id,
+            told.member_id,
+            told.currency,
+            lines_of(told.lines),  # type: ignore[arg-type]  # a repeated field reads as a list
+            attributions_of(told.attributions),  # type: ignore[arg-type]
+            told.group_id,
+            told.referrer_id,
+        ),
         f.OrderPaidDecision(
             decided.engine_version,
             decided.plan_position,
             _read_lock(decided),
-            tuple(f.Person(p.member_id, p.tier, p.binding_position, p.tier_position) for p in decided.people),
+            _read_people(decided.people),  # type: ignore[arg-type]
             _read_shares(decided.lines),  # type: ignore[arg-type]
             read_postings(decided.postings),  # type: ignore[arg-type]
+            decided.period_id,
+            tuple(f.CapRoom(room.rule_index, room.payee, room.room_minor) for room in decided.rooms),
+            _read_counts(decided.counts),  # type: ignore[arg-type]
+            _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
+            decided.group_first,
         ),
     )
+
+
+def _read_due_decision(decision: bytes) -> f.OrderCompletedDecision:
+    return f.OrderCompletedDecision(_read_due(pb.OrderCompletedDecision.FromString(decision).due))  # type: ignore[arg-type]
 
 
 def _read_completed(fact: bytes, decision: bytes) -> tuple[f.OrderCompleted, f.OrderCompletedDecision]:
-    decided = pb.OrderCompletedDecision.FromString(decision)
-    return f.OrderCompleted(pb.OrderCompleted.FromString(fact).order_id), f.OrderCompletedDecision(_read_due(decided.due))  # type: ignore[arg-type]
+    return f.OrderCompleted(pb.OrderCompleted.FromString(fact).order_id), _read_due_decision(decision)
 
 
-def _read_refunded(fact: bytes, decision: bytes) -> tuple[f.OrderRefunded, f.OrderRefundedDecision]:
-    told, decided = pb.OrderRefunded.FromString(fact), pb.OrderRefundedDecision.FromString(decision)
-    return (
-        f.OrderRefunded(told.refund_id, told.order_id, refund_lines_of(told.lines)),  # type: ignore[arg-type]
-        f.OrderRefundedDecision(
-            decided.engine_version,
-            _read_shares(decided.lines),  # type: ignore[arg-type]
-            _read_due(decided.due),  # type: ignore[arg-type]
-            read_postings(decided.postings),  # type: ignore[arg-type]
-            decided.binding_released_member_id,
-        ),
+def _read_group_formed(fact: bytes, decision: bytes) -> tuple[f.OrderGroupFormed, f.OrderCompletedDecision]:
+    told = pb.OrderGroupFormed.FromString(fact)
+    return f.OrderGroupFormed(told.order_id, told.group_id), _read_due_decision(decision)
+
+
+def _read_reversal(decision: bytes) -> f.OrderRefundedDecision:
+    decided = pb.OrderRefundedDecision.FromString(decision)
+    return f.OrderRefundedDecision(
+        decided.engine_version,
+        _read_shares(decided.lines),  # type: ignore[arg-type]
+        _read_due(decided.due),  # type: ignore[arg-type]
+        read_postings(decided.postings),  # type: ignore[arg-type]
+        decided.binding_released_member_id,
+        _read_counts(decided.counts),  # type: ignore[arg-type]
+        _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
     )
 
 
-def _read_released(fact: bytes, decision: bytes) -> tuple[f.OrderReleased, f.OrderReleasedDecision]:
+def _read_refunded(fact: bytes, decision: bytes) -> tuple[f.OrderRefunded, f.OrderRefundedDecision]:
+    told = pb.OrderRefunded.FromString(fact)
+    return f.OrderRefunded(told.refund_id, told.order_id, refund_lines_of(told.lines)), _read_reversal(decision)  # type: ignore[arg-type]
+
+
+def _read_voided(fact: bytes, decision: bytes) -> tuple[f.OrderVoided, f.OrderRefundedDecision]:
+    told = pb.OrderVoided.FromString(fact)
+    return f.OrderVoided(told.order_id, told.group_id), _read_reversal(decision)
+
+
+def _read_release(decision: bytes) -> f.OrderReleasedDecision:
     decided = pb.OrderReleasedDecision.FromString(decision)
-    released = f.OrderReleasedDecision(_read_due(decided.due), read_postings(decided.postings))  # type: ignore[arg-type]
-    return f.OrderReleased(pb.OrderReleased.FromString(fact).order_id), released
+    return f.OrderReleasedDecision(_read_due(decided.due), read_postings(decided.postings))  # type: ignore[arg-type]
+
+
+def _read_released(fact: bytes, decision: bytes) -> tuple[f.OrderReleased, f.OrderReleasedDecision]:
+    return f.OrderReleased(pb.OrderReleased.FromString(fact).order_id), _read_release(decision)
+
+
+def _read_reward_released(fact: bytes, decision: bytes) -> tuple[f.RewardReleased, f.OrderReleasedDecision]:
+    return f.RewardReleased(pb.RewardReleased.FromString(fact).source), _read_release(decision)
+
+
+def _read_group_opened(fact: bytes, _: bytes) -> tuple[f.GroupOpened, None]:
+    told = pb.GroupOpened.FromString(fact)
+    return f.GroupOpened(told.group_id, told.opener_id), None
+
+
+def _read_group_joined(fact: bytes, _: bytes) -> tuple[f.GroupJoined, None]:
+    told = pb.GroupJoined.FromString(fact)
+    return f.GroupJoined(told.group_id, told.order_id), None
+
+
+def _read_formed(fact: bytes, _: bytes) -> tuple[f.GroupFormed, None]:
+    return f.GroupFormed(pb.GroupFormed.FromString(fact).group_id), None
+
+
+def _read_failed_group(fact: bytes, _: bytes) -> tuple[f.GroupFailed, None]:
+    told = pb.GroupFailed.FromString(fact)
+    return f.GroupFailed(told.group_id, told.reason), None
+
+
+def _read_task(fact: bytes, decision: bytes) -> tuple[f.TaskDone, f.TaskDoneDecision]:
+    told, decided = pb.TaskDone.FromString(fact), pb.TaskDoneDecision.FromString(decision)
+    return f.TaskDone(told.task_id, told.member_id, told.task), f.TaskDoneDecision(
+        decided.engine_version,
+        decided.plan_position,
+        _read_people(decided.people),  # type: ignore[arg-type]
+        _read_shares(decided.lines),  # type: ignore[arg-type]
+        _read_due(decided.due),  # type: ignore[arg-type]
+        read_postings(decided.postings),  # type: ignore[arg-type]
+        _read_counts(decided.counts),  # type: ignore[arg-type]
+    )
+
+
+def _read_period_shares(shares: "list[pb.Share]") -> tuple[f.Share, ...]:
+    return tuple(f.Share(share.rule_index, share.payee, share.amount_minor) for share in shares)
+
+
+def _read_closed(fact: bytes, decision: bytes) -> tuple[f.PeriodClosed, f.PeriodClosedDecision]:
+    decided = pb.PeriodClosedDecision.FromString(decision)
+    return f.PeriodClosed(pb.PeriodClosed.FromString(fact).period_id), f.PeriodClosedDecision(
+        decided.engine_version,
+        decided.plan_position,
+        microseconds(decided.starts_at),
+        microseconds(decided.ends_at),
+        tuple(f.PeriodPerson(p.member_id, p.tier, p.parent) for p in decided.people),
+        _read_figures(decided.volumes),  # type: ignore[arg-type]
+        tuple(f.PeriodFigures(one.rule_index, tuple(zip(one.person, one.weight, strict=True))) for one in decided.holders),
+        _read_period_shares(decided.shares),  # type: ignore[arg-type]
+        _read_due(decided.due),  # type: ignore[arg-type]
+        read_postings(decided.postings),  # type: ignore[arg-type]
+    )
+
+
+def _read_period_corrected(fact: bytes, decision: bytes) -> tuple[f.PeriodCorrected, f.PeriodCorrectedDecision]:
+    told, decided = pb.PeriodCorrected.FromString(fact), pb.PeriodCorrectedDecision.FromString(decision)
+    return f.PeriodCorrected(told.period_id, told.order_id, told.refund_id), f.PeriodCorrectedDecision(
+        _read_figures(decided.volumes),  # type: ignore[arg-type]
+        _read_period_shares(decided.shares),  # type: ignore[arg-type]
+        _read_due(decided.due),  # type: ignore[arg-type]
+        read_postings(decided.postings),  # type: ignore[arg-type]
+    )
+
+
+def _read_deposit(fact: bytes, decision: bytes) -> tuple[f.DepositMoved, f.Movement]:
+    told = pb.DepositMoved.FromString(fact)
+    moved = f.DepositMoved(told.deposit_id, told.member_id, f.DepositKind(told.kind), told.amount_minor, told.currency, told.reason)
+    return moved, _read_movement(decision)
+
+
+def stock_lines_of(lines: "list[pb.StockLine]") -> tuple[f.StockLine, ...]:
+    return tuple(f.StockLine(line.sku, line.quantity, line.unit_cost_minor, line.unit_price_minor) for line in lines)
+
+
+def _read_stock(fact: bytes, decision: bytes) -> tuple[f.StockTransferred, f.Movement]:
+    told = pb.StockTransferred.FromString(fact)
+    lines = stock_lines_of(told.lines)  # type: ignore[arg-type]
+    moved = f.StockTransferred(told.transfer_id, told.from_member_id, told.to_member_id, told.currency, lines)
+    return moved, _read_movement(decision)
+
+
+def _read_opening(fact: bytes, decision: bytes) -> tuple[f.BalanceOpened, f.BalanceOpenedDecision]:
+    told, decided = pb.BalanceOpened.FromString(fact), pb.BalanceOpenedDecision.FromString(decision)
+    opened = f.BalanceOpened(
+        told.opening_id,
+        told.member_id,
+        told.currency,
+        told.available_minor,
+        told.pending_minor,
+        microseconds(told.pending_due_at) if told.HasField("pending_due_at") else None,
+        told.paid_minor,
+        told.debt_minor,
+        told.source,
+    )
+    return opened, f.BalanceOpenedDecision(_read_due(decided.due), read_postings(decided.postings))  # type: ignore[arg-type]
+
+
+def _read_role_granted(fact: bytes, _: bytes) -> tuple[f.RoleGranted, None]:
+    told = pb.RoleGranted.FromString(fact)
+    until = microseconds(told.effective_until) if told.HasField("effective_until") else None
+    return (
+        f.RoleGranted(told.grant_id, told.member_id, told.role, told.scope, told.weight, microseconds(told.effective_from), until),
+        None,
+    )
+
+
+def _read_role_ended(fact: bytes, _: bytes) -> tuple[f.RoleEnded, None]:
+    told = pb.RoleEnded.FromString(fact)
+    return f.RoleEnded(told.grant_id, microseconds(told.ended_at)), None
 
 
 def _read_movement(decision: bytes) -> f.Movement:
@@ -287,7 +660,9 @@ def _read_touched(fact: bytes, decision: bytes) -> tuple[f.MemberTouched | None,
 
 def _read_upgraded(fact: bytes, decision: bytes) -> tuple[f.MemberUpgraded, None]:
     told, decided = pb.MemberUpgraded.FromString(fact), pb.MemberUpgradedDecision.FromString(decision)
-    return f.MemberUpgraded(told.member_id, told.tier, _read_lock(decided)), None
+    evidence = told.evidence.order_id if told.evidence.kind == pb.EVIDENCE_KIND_PAID_ORDER else ""
+    expires = microseconds(told.expires_at) if told.HasField("expires_at") else None
+    return f.MemberUpgraded(told.member_id, told.tier, _read_lock(decided), decided.previous_tier, evidence, expires), None
 
 
 def _read_corrected(fact: bytes, _: bytes) -> tuple[f.BindingCorrected, None]:
@@ -312,6 +687,21 @@ READERS: dict[str, Reader] = {
     "adjustment.posted.v1": _read_adjustment,
     "hold.placed.v1": _read_hold_placed,
     "hold.lifted.v1": _read_hold_lifted,
+    "member.role_granted.v1": _read_role_granted,
+    "member.role_ended.v1": _read_role_ended,
+    "order.group_formed.v1": _read_group_formed,
+    "order.voided.v1": _read_voided,
+    "group.opened.v1": _read_group_opened,
+    "group.joined.v1": _read_group_joined,
+    "group.formed.v1": _read_formed,
+    "group.failed.v1": _read_failed_group,
+    "task.done.v1": _read_task,
+    "period.closed.v1": _read_closed,
+    "period.corrected.v1": _read_period_corrected,
+    "reward.released.v1": _read_reward_released,
+    "deposit.moved.v1": _read_deposit,
+    "stock.transferred.v1": _read_stock,
+    "balance.opened.v1": _read_opening,
 }
 
 read = Reading(READERS)

@@ -4,10 +4,23 @@ The live fold adds up changes in SQL; the in-memory one evolves `Books` and read
 entry changes (`movements`) they share: the independent oracle of the tests checks that.
 """
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from services.kernel.decider import Entry
-from services.ledger.domain.books import COMPANY_ACCOUNTS, Books, evolve, movements
+from services.ledger.domain.books import (
+    APART_ACCOUNTS,
+    COMPANY_ACCOUNTS,
+    Books,
+    Standing,
+    evidence_of,
+    evolve,
+    movements,
+    source_of,
+    standing_after_change,
+    standing_after_upgrade,
+    tier_changes,
+)
 from services.ledger.domain.facts import (
     BindingCorrected,
     BindingLock,
@@ -18,6 +31,11 @@ from services.ledger.domain.facts import (
     MemberUpgraded,
     OrderPaid,
     OrderRefunded,
+    OrderVoided,
+    PeriodClosed,
+    RoleEnded,
+    RoleGranted,
+    TierChangeKind,
 )
 from services.runtime.eventlog import Fold, array
 from services.runtime.projecting import Folding, InlineView, Row
@@ -34,9 +52,16 @@ BALANCES = InlineView(
     3,
 )
 COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
-DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "amount_minor"), 3)
+# What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
+DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)
 HOLDS = InlineView("ledger.holds", ("hold_id", "member_id", "order_id"), 1)
-VIEWS = (MEMBERS, BALANCES, COMPANY, DUE, HOLDS)
+STANDINGS = InlineView("ledger.standings", ("member_id", "frozen", "seat_until_us", "fallback_tier"), 1)
+ROLES = InlineView("ledger.roles", ("grant_id", "member_id", "role", "scope", "weight", "from_us", "until_us", "position"), 1)
+EVIDENCE = InlineView("ledger.evidence", ("order_id", "member_id", "position", "tier", "previous_tier"), 3)
+COUNTERS = InlineView("ledger.counters", ("counter", "bucket", "member_id", "amount"), 3)
+PERIODS = InlineView("ledger.periods", ("period_id", "position"), 1)
+APART = InlineView("ledger.apart", ("member_id", "asset", "account", "balance"), 3)
+VIEWS = (MEMBERS, BALANCES, COMPANY, DUE, HOLDS, STANDINGS, ROLES, EVIDENCE, COUNTERS, PERIODS, APART)
 
 
 class LedgerChanges:
@@ -46,7 +71,14 @@ class LedgerChanges:
         self._members: dict[str, dict[str, Any]] = {}
         self._balances: list[tuple[int, str, str, tuple[int, ...]]] = []
         self._company: dict[tuple[str, int], int] = {}
-        self._due: dict[tuple[int, str, str], int] = {}
+        self._due: dict[tuple[int, str, str, str], int] = {}
+        self._standings: dict[str, Standing | None] = {}
+        self._granted: dict[str, tuple[RoleGranted, int]] = {}
+        self._ended: dict[str, int] = {}
+        self._evidence: list[tuple[str, str, int, str, str]] = []
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self._periods: list[tuple[str, int]] = []
+        self._apart: dict[tuple[str, str, int], int] = {}
         self._placed: list[HoldPlaced] = []
         self._lifted: list[str] = []
 
@@ -54,21 +86,27 @@ class LedgerChanges:
         """Takes in one entry. Raises AssertionError when its postings do not sum to zero: such an entry is a bug and must not be stored."""
         fact, decision, position = entry.fact, entry.decision, entry.position
         sums: dict[str, int] = {}
-        for account, _, amount, asset in getattr(decision, "postings", ()):
+        for account, holder, amount, asset in getattr(decision, "postings", ()):
             sums[asset] = sums.get(asset, 0) + amount
             if account in COMPANY_ACCOUNTS:
                 key = (asset, int(account))
                 self._company[key] = self._company.get(key, 0) + amount
+            elif account in APART_ACCOUNTS:
+                apart = (holder, asset, int(account))
+                self._apart[apart] = self._apart.get(apart, 0) + amount
         assert not any(sums.values()), f"the postings of {entry.stream} do not sum to zero: {sums}"
-        for (member_id, asset), change in movements(entry).items():
-            self._balances.append((position, member_id, asset, change))
+        for (member_id, asset), moved in movements(entry).items():
+            self._balances.append((position, member_id, asset, moved))
         for change_ in getattr(decision, "due", ()):
-            due_key = (change_.due_us, fact.order_id, change_.member_id)
+            due_key = (change_.due_us, source_of(entry.stream), change_.member_id, change_.asset)
             self._due[due_key] = self._due.get(due_key, 0) + change_.amount_minor
+        for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
+            count_key = (counter, bucket, member_id)
+            self._counts[count_key] = self._counts.get(count_key, 0) + amount
         match fact:
             case OrderPaid():
                 self._lock(decision.binding_locked, position)
-            case OrderRefunded():
+            case OrderRefunded() | OrderVoided():
                 if decision.binding_released_member_id:
                     self._member(decision.binding_released_member_id, locked=False, binding_position=0)
             case MemberEnrolled():
@@ -78,6 +116,7 @@ class LedgerChanges:
                 self._member(fact.member_id, referrer_id=fact.referrer_id, touch_position=position)
             case MemberUpgraded():
                 self._member(fact.member_id, tier=fact.tier, tier_position=position)
+                self._standings[fact.member_id] = standing_after_upgrade(fact)
                 self._lock(fact.binding_locked, position)
             case BindingCorrected():
                 self._member(fact.member_id, locked=True, referrer_id=fact.referrer_id, binding_position=position)
@@ -85,6 +124,18 @@ class LedgerChanges:
                 self._placed.append(fact)
             case HoldLifted():
                 self._lifted.append(fact.hold_id)
+            case RoleGranted():
+                self._granted[fact.grant_id] = (fact, position)
+            case RoleEnded():
+                self._ended[fact.grant_id] = min(fact.ended_us, self._ended.get(fact.grant_id, fact.ended_us))
+            case PeriodClosed():
+                self._periods.append((fact.period_id, position))
+        for change in tier_changes(entry):
+            if change.kind is not TierChangeKind.FROZEN:
+                self._member(change.member_id, tier=change.tier, tier_position=position)
+            self._standings[change.member_id] = standing_after_change(change)
+        for order_id, rests in evidence_of(entry):
+            self._evidence.append((order_id, rests.member_id, rests.position, rests.tier, rests.previous_tier))
 
     def _member(self, member_id: str, **columns: Any) -> None:
         self._members.setdefault(member_id, {}).update(columns)
@@ -111,8 +162,8 @@ class LedgerChanges:
             folds.append(Fold("ledger.fold_company", arguments, ("text", "bigint", "bigint")))
         due = {key: change for key, change in self._due.items() if change}
         if due:
-            arguments = (array(k[0] for k in due), array(k[1] for k in due), array(k[2] for k in due), array(due.values()))
-            folds.append(Fold("ledger.fold_due", arguments, ("bigint", "text", "text", "bigint")))
+            folds.append(Fold("ledger.fold_due", (*_columns(due, 4), array(due.values())), ("bigint", "text", "text", "text", "bigint")))
+        folds += self._further()
         if self._placed or self._lifted:
             arguments = (
                 array(hold.hold_id for hold in self._placed),
@@ -123,12 +174,45 @@ class LedgerChanges:
             folds.append(Fold("ledger.fold_holds", arguments, ("text", "text", "text", "text")))
         return folds
 
+    def _further(self) -> list[Fold]:
+        """The views that most orders of most shops leave alone."""
+        folds = []
+        if self._standings:
+            rows = [standing or Standing(False, None, "") for standing in self._standings.values()]
+            arguments = (array(self._standings), *_columns(rows, 3))
+            folds.append(Fold("ledger.fold_standings", arguments, ("text", "boolean", "bigint", "text")))
+        if self._granted or self._ended:
+            grants = [(*_fields(fact), position) for fact, position in self._granted.values()]
+            arguments = (*_columns(grants, 8), array(self._ended), array(self._ended.values()))
+            types = ("text", "text", "text", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint")
+            folds.append(Fold("ledger.fold_roles", arguments, types))
+        if self._evidence:
+            folds.append(Fold("ledger.fold_evidence", _columns(self._evidence, 5), ("text", "text", "bigint", "text", "text")))
+        counts = {key: amount for key, amount in self._counts.items() if amount}
+        if counts:
+            folds.append(Fold("ledger.fold_counters", (*_columns(counts, 3), array(counts.values())), ("text", "text", "text", "bigint")))
+        if self._periods:
+            folds.append(Fold("ledger.fold_periods", _columns(self._periods, 2), ("text", "bigint")))
+        if self._apart:
+            arguments = (*_columns(self._apart, 3), array(self._apart.values()))
+            folds.append(Fold("ledger.fold_apart", arguments, ("text", "text", "bigint", "bigint")))
+        return folds
+
+
+def _columns(rows: Collection[Sequence[Any]], width: int) -> tuple[str, ...]:
+    return tuple(array(row[column] for row in rows) for column in range(width))
+
+
+def _fields(fact: RoleGranted) -> tuple[Any, ...]:
+    return (fact.grant_id, fact.member_id, fact.role, fact.scope, fact.weight, fact.from_us, fact.until_us)
+
 
 def folding() -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
     books = Books()
     balances: dict[Row, Row] = {}
     company: dict[Row, int] = {}
+    closed: dict[Row, Row] = {}
 
     def add(entry: Entry) -> None:
         evolve(books, entry)
@@ -137,8 +221,10 @@ def folding() -> Folding:
         for account, member_id, amount, asset in getattr(entry.decision, "postings", ()):
             if account in COMPANY_ACCOUNTS:
                 company[(asset, int(account))] = company.get((asset, int(account)), 0) + amount
-            else:
-                balances[(member_id, asset, entry.position)] = tuple(books.balance(member_id))
+            elif account not in APART_ACCOUNTS:
+                balances[(member_id, asset, entry.position)] = tuple(books.balance(member_id, asset))
+        if isinstance(entry.fact, PeriodClosed):
+            closed[(entry.fact.period_id,)] = (entry.position,)
 
     def rows() -> dict[str, dict[Row, Row]]:
         return {
@@ -147,6 +233,16 @@ def folding() -> Folding:
             COMPANY.name: {key: (balance,) for key, balance in company.items()},
             DUE.name: {key: (amount,) for key, amount in books.due.items()},
             HOLDS.name: {(hold_id,): (hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()},
+            STANDINGS.name: {(member_id,): tuple(standing) for member_id, standing in books.standings.items()},
+            ROLES.name: {(grant.grant_id,): tuple(grant[1:]) for grants in books.roles.values() for grant in grants},
+            EVIDENCE.name: {
+                (order_id, one.member_id, one.position): (one.tier, one.previous_tier)
+                for order_id, resting in books.evidence.items()
+                for one in resting
+            },
+            COUNTERS.name: {tuple(key): (amount,) for key, amount in books.counters.items()},
+            PERIODS.name: closed,
+            APART.name: {(m, asset, int(account)): (held,) for (m, asset, account), held in books.apart.items()},
         }
 
     return Folding(VIEWS, add, rows)

@@ -10,14 +10,16 @@ from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
+from services.kernel.refusals import AssetUnknown, Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
 from services.kernel.times import to_text
 from services.ledger import codec, explaining, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
+from services.ledger.domain.books import fold_period
 from services.ledger.domain.plan import PlanVersion, canonical, parse
 from services.runtime import eventlog, tokens
+from services.runtime.eventlog import Connection, Head
 from services.runtime.serving import (
     Context,
     Told,
@@ -153,10 +155,92 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         dues = [due for entry in outcome.entries for due in entry.decision.due]
         return pb.ReleaseDueResponse(
             orders_released=len(outcome.entries),
-            amount=type_pb2.Money(minor_units=-sum(due.amount_minor for due in dues), currency=currency),
+            amount=type_pb2.Money(minor_units=-sum(due.amount_minor for due in dues if not due.asset), currency=currency),
             more=more,
             consistency_token=tokens.make(request.program_id, outcome.position),
         )
+
+    # ------------------------------------------------------------ groups, tasks, periods
+
+    @unary
+    async def OpenGroup(self, request: pb.OpenGroupRequest, context: Context) -> pb.OpenGroupResponse:
+        command = c.OpenGroup(f.GroupOpened(request.group_id, request.opener_id), moment("opened_at", request.opened_at))
+        return pb.OpenGroupResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def FormGroup(self, request: pb.FormGroupRequest, context: Context) -> pb.FormGroupResponse:
+        command = c.FormGroup(f.GroupFormed(request.group_id), moment("formed_at", request.formed_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        return pb.FormGroupResponse(receipt=receipt(outcome, outcome.entries[0]), orders=len(outcome.entries) - 1)
+
+    @unary
+    async def FailGroup(self, request: pb.FailGroupRequest, context: Context) -> pb.FailGroupResponse:
+        command = c.FailGroup(f.GroupFailed(request.group_id, request.reason), moment("failed_at", request.failed_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        voided = [entry for entry in outcome.entries if isinstance(entry.fact, f.OrderVoided)]
+        return pb.FailGroupResponse(receipt=receipt(outcome, outcome.entries[0]), orders=len(voided), reversed=_earnings(voided, -1))
+
+    @unary
+    async def GetGroup(self, request: pb.GetGroupRequest, context: Context) -> pb.GetGroupResponse:
+        async with self._connect() as connection, eventlog.snapshot(connection):
+            await check_fresh(connection, request.program_id, request.consistency)
+            return await views.group(connection, request.program_id, request.group_id)
+
+    @unary
+    async def RecordTask(self, request: pb.RecordTaskRequest, context: Context) -> pb.RecordTaskResponse:
+        return task_response(await self._writer.submit(request.program_id, record_task(request), actor(context)))
+
+    @unary
+    async def ClosePeriod(self, request: pb.ClosePeriodRequest, context: Context) -> pb.ClosePeriodResponse:
+        command = c.ClosePeriod(f.PeriodClosed(request.period_id), moment("closed_at", request.closed_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        async with self._connect() as connection:
+            plans = await self._ledger.plans(connection, request.program_id)
+        closed = fold_period(outcome.entries)
+        assert closed is not None, "closing gives an entry"
+        return pb.ClosePeriodResponse(receipt=receipt(outcome, outcome.entries[0]), rules=views.period_rules(closed, plans))
+
+    @unary
+    async def GetPeriod(self, request: pb.GetPeriodRequest, context: Context) -> pb.GetPeriodResponse:
+        async with self._connect() as connection, eventlog.snapshot(connection):
+            await check_fresh(connection, request.program_id, request.consistency)
+            plans = await self._ledger.plans(connection, request.program_id)
+            return await views.period(connection, request.program_id, request.period_id, plans)
+
+    # ------------------------------------------------------------ accounts apart
+
+    @unary
+    async def MoveDeposit(self, request: pb.MoveDepositRequest, context: Context) -> pb.MoveDepositResponse:
+        fact = f.DepositMoved(
+            request.deposit_id,
+            request.member_id,
+            f.DepositKind(request.kind),
+            _bounded("amount", request.amount.minor_units),
+            request.amount.currency,
+            request.reason,
+        )
+        command = c.MoveDeposit(fact, moment("moved_at", request.moved_at))
+        return pb.MoveDepositResponse(receipt=await self._receipt(request.program_id, command, context))
+
+    @unary
+    async def TransferStock(self, request: pb.TransferStockRequest, context: Context) -> pb.TransferStockResponse:
+        fact = f.StockTransferred(
+            request.transfer_id,
+            request.from_member_id,
+            request.to_member_id,
+            request.currency,
+            codec.stock_lines_of(request.lines),  # type: ignore[arg-type]  # a repeated field reads as a list
+        )
+        command = c.TransferStock(fact, moment("transferred_at", request.transferred_at))
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        margin = sum(posting.amount_minor for posting in outcome.entries[0].decision.postings if posting.member_id)
+        return pb.TransferStockResponse(
+            receipt=receipt(outcome, outcome.entries[0]), margin=type_pb2.Money(minor_units=margin, currency=request.currency)
+        )
+
+    @unary
+    async def OpenBalance(self, request: pb.OpenBalanceRequest, context: Context) -> pb.OpenBalanceResponse:
+        return opening_response(await self._writer.submit(request.program_id, open_balance(request), actor(context)))
 
     # ------------------------------------------------------------ holds, payouts, adjustments
 
@@ -189,9 +273,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def PostAdjustment(self, request: pb.PostAdjustmentRequest, context: Context) -> pb.PostAdjustmentResponse:
-        amount = request.amount.minor_units
-        if abs(amount) > LARGEST_ADJUSTMENT:
-            raise Malformed("amount", f"amount is beyond {LARGEST_ADJUSTMENT} minor units")
+        amount = _bounded("amount", request.amount.minor_units)
         fact = f.AdjustmentPosted(
             request.adjustment_id,
             request.member_id,
@@ -257,7 +339,8 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
                     position = await eventlog.position_at(connection, request.program_id, moment("recorded_at", request.recorded_at))
                 case _:
                     position = now.position
-            found = await views.balance(connection, request.program_id, request.member_id, now.currency, position)
+            asset = await self._asset(connection, now, request.asset)
+            found = await views.balance(connection, request.program_id, request.member_id, asset, position)
         return pb.GetBalanceResponse(balance=found, as_of_position=position)
 
     @unary
@@ -284,7 +367,8 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection, eventlog.snapshot(connection):
             position = await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
-            accounts = await views.trial_balance(connection, request.program_id, now.currency)
+            asset = await self._asset(connection, now, request.asset)
+            accounts = await views.trial_balance(connection, request.program_id, asset)
         return pb.TrialBalanceResponse(accounts=accounts, position=position)
 
     @unary
@@ -296,9 +380,26 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
-            found = await views.balances(connection, request.program_id, now.currency, after, limit)
+            asset = await self._asset(connection, now, request.asset)
+            found = await views.balances(connection, request.program_id, asset, after, limit)
         token = tokens.make("balances", "", found[-1].member_id) if len(found) == limit else ""
         return pb.ListBalancesResponse(balances=found, next_page_token=token, position=now.position)
+
+    async def _asset(self, connection: Connection, head: Head, asked: str) -> str:
+        """The asset a read is about; the program's currency where none is named. Raises AssetUnknown."""
+        if asked in ("", head.currency):
+            return head.currency
+        plans = await self._ledger.plans(connection, head.program_id)
+        known = [head.currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
+        if asked not in known:
+            raise AssetUnknown(asked, known)
+        return asked
+
+
+def _bounded(field: str, amount: int) -> int:
+    if abs(amount) > LARGEST_ADJUSTMENT:
+        raise Malformed(field, f"{field} is beyond {LARGEST_ADJUSTMENT} minor units")
+    return amount
 
 
 def _page(token: str, call: str, about: str, kind: type) -> Any:
@@ -332,7 +433,20 @@ def _chosen(plans: Sequence[PlanVersion], request: pb.GetPlanRequest) -> PlanVer
 def record_order(order: pb.Order, prefix: str = "") -> c.RecordOrder:
     if not prefix:
         validate(order)
-    fact = f.OrderPaid(order.order_id, order.member_id, order.currency, codec.lines_of(order.lines))  # type: ignore[arg-type]
+    for place, attributions in (("", order.attributions), *((f"lines[{n}].", line.attributions) for n, line in enumerate(order.lines))):
+        for number, one in enumerate(attributions):
+            if bool(one.member_id) == bool(one.scope):
+                where = f"{prefix}{place}attributions[{number}]"
+                raise Malformed(where, f"{where} names either a member_id or a scope")
+    fact = f.OrderPaid(
+        order.order_id,
+        order.member_id,
+        order.currency,
+        codec.lines_of(order.lines),  # type: ignore[arg-type]  # a repeated field reads as a list
+        codec.attributions_of(order.attributions),  # type: ignore[arg-type]
+        order.group_id,
+        order.referrer_id,
+    )
     return c.RecordOrder(fact, moment(f"{prefix}paid_at", order.paid_at))
 
 
@@ -352,6 +466,25 @@ def follow_up(told: pb.FollowUp) -> c.CompleteOrder | c.RefundOrder:
     return refund_order(told.refund)
 
 
+def record_task(request: pb.RecordTaskRequest) -> c.RecordTask:
+    return c.RecordTask(f.TaskDone(request.task_id, request.member_id, request.task), moment("done_at", request.done_at))
+
+
+def open_balance(request: pb.OpenBalanceRequest) -> c.OpenBalance:
+    fact = f.BalanceOpened(
+        request.opening_id,
+        request.member_id,
+        request.currency,
+        request.available_minor,
+        request.pending_minor,
+        moment("pending_due_at", request.pending_due_at) if request.HasField("pending_due_at") else None,
+        request.paid_minor,
+        request.debt_minor,
+        request.source,
+    )
+    return c.OpenBalance(fact, moment("opened_at", request.opened_at))
+
+
 # ---------------------------------------------------------------- outcomes to replies
 
 
@@ -359,23 +492,31 @@ def recorded_order(outcome: Outcome) -> pb.RecordedOrder:
     entry = outcome.entries[0]
     asset = entry.fact.currency
     lock = entry.decision.binding_locked
-    breakage = sum(p.amount_minor for p in entry.decision.postings if p.account is f.Account.BREAKAGE)
+    left = {p.asset: p.amount_minor for p in entry.decision.postings if p.account is f.Account.BREAKAGE}
     return pb.RecordedOrder(
         receipt=receipt(outcome, entry),
-        earnings=_earnings(entry, 1),
-        breakage=type_pb2.Money(minor_units=breakage, currency=asset),
+        earnings=_earnings([entry], 1),
+        breakage=type_pb2.Money(minor_units=left.pop(asset, 0), currency=asset),
         binding_locked=log_pb2.BindingLocked(member_id=lock[0], referrer_id=lock[1], touch_position=lock[2]) if lock else None,
+        tier_changes=codec.tier_changes_of(entry.decision.tier_changes),
+        points_breakage=[type_pb2.Money(minor_units=amount, currency=points) for points, amount in left.items()],
     )
 
 
 def recorded_refund(outcome: Outcome) -> pb.RecordedRefund:
-    return pb.RecordedRefund(receipt=receipt(outcome, outcome.entries[0]), reversed=_earnings(outcome.entries[0], -1))
+    entry = outcome.entries[0]
+    return pb.RecordedRefund(
+        receipt=receipt(outcome, entry),
+        reversed=_earnings([entry], -1),
+        tier_changes=codec.tier_changes_of(entry.decision.tier_changes),
+        period_reversed=_earnings(outcome.entries[1:], -1),
+    )
 
 
-def _earnings(entry: Entry, sign: int) -> list[pb.Earning]:
+def _earnings(entries: Iterable[Entry], sign: int) -> list[pb.Earning]:
     """What the members' postings come to, each times `sign`."""
     sums: dict[tuple[str, str], int] = {}
-    for posting in entry.decision.postings:
+    for posting in (posting for entry in entries for posting in entry.decision.postings):
         if posting.member_id:
             key = (posting.member_id, posting.asset)
             sums[key] = sums.get(key, 0) + posting.amount_minor
@@ -398,9 +539,19 @@ def refund_response(outcome: Outcome) -> pb.RefundOrderResponse:
     return pb.RefundOrderResponse(recorded=recorded_refund(outcome))
 
 
+def task_response(outcome: Outcome) -> pb.RecordTaskResponse:
+    return pb.RecordTaskResponse(receipt=receipt(outcome, outcome.entries[0]), earnings=_earnings(outcome.entries, 1))
+
+
+def opening_response(outcome: Outcome) -> pb.OpenBalanceResponse:
+    return pb.OpenBalanceResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+
 # What the ledger takes in bulk, by the name the contract gives it.
 FACTS = {
     "record_order": Told(lambda request: record_order(request.order, "record_order.order."), order_response),
     "complete_order": Told(lambda request: complete_order(request.completion, "complete_order.completion."), completion_response),
     "refund_order": Told(lambda request: refund_order(request.refund, "refund_order.refund."), refund_response),
+    "record_task": Told(record_task, task_response),
+    "open_balance": Told(open_balance, opening_response),
 }

@@ -1,18 +1,19 @@
 """What the ledger answers from its views and the log: plain SQL in, messages of the contract out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fenrun.ledger.v1 import ledger_pb2 as pb
 from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import MemberUnknown, OrderUnknown
+from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown
 from services.ledger import codec
 from services.ledger.application import BALANCE_COLUMNS
-from services.ledger.domain.books import NOTHING, Balance, fold_order
-from services.ledger.domain.facts import Account, Posting
+from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
+from services.ledger.domain.facts import Account, GroupFailed, GroupFormed, GroupJoined, Person, Posting
 from services.ledger.domain.plan import PlanVersion
+from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection
 from services.runtime.stored import timestamp
@@ -34,7 +35,14 @@ async def balance(connection: Connection, program_id: str, member_id: str, curre
         [program_id, member_id, currency, position],
     )
     row = await cursor.fetchone()
-    return balance_message(member_id, currency, Balance(*row[:8]) if row else NOTHING, row[8] if row else 0)
+    answer = balance_message(member_id, currency, Balance(*row[:8]) if row else NOTHING, row[8] if row else 0)
+    cursor = await connection.execute(
+        "select account, balance from ledger.apart where program_id = %s and member_id = %s and asset = %s",
+        [program_id, member_id, currency],
+    )
+    apart: dict[int, int] = dict(await cursor.fetchall())
+    answer.deposit_minor, answer.margin_minor = apart.get(Account.DEPOSIT, 0), apart.get(Account.MARGIN, 0)
+    return answer
 
 
 def balance_message(member_id: str, currency: str, held: Balance, position: int) -> pb.Balance:
@@ -81,6 +89,11 @@ async def trial_balance(connection: Connection, program_id: str, currency: str) 
     assert members is not None
     found = dict(zip(Account, members, strict=False))
     cursor = await connection.execute(
+        "select account, sum(balance)::bigint from ledger.apart where program_id = %s and asset = %s group by account",
+        [program_id, currency],
+    )
+    found |= {Account(account): held for account, held in await cursor.fetchall()}
+    cursor = await connection.execute(
         "select account, balance from ledger.company where program_id = %s and asset = %s", [program_id, currency]
     )
     found |= {Account(account): held for account, held in await cursor.fetchall()}
@@ -109,18 +122,79 @@ async def order(connection: Connection, program_id: str, order_id: str, plans: S
                 line_no=line_no,
                 remaining_base_minor=line.remaining_base,
                 remaining_quantity=line.remaining_quantity,
-                entitlements=[
-                    pb.LineEntitlement(
-                        rule_id=rules[rule_index].id, member_id=people[payee - 1].member_id if payee else "", amount_minor=amount
-                    )
-                    for (rule_index, payee), amount in line.entitled.items()
-                    if amount
-                ],
+                entitlements=_entitlements(line.entitled, rules, people),
             )
             for line_no, line in folded.lines.items()
-        ],
+        ]
+        + ([pb.OrderLineState(entitlements=_entitlements(folded.whole, rules, people))] if any(folded.whole.values()) else []),
         positions=folded.positions,
     )
+
+
+def _entitlements(entitled: Mapping[tuple[int, int], int], rules: Sequence[Rule], people: Sequence[Person]) -> list[pb.LineEntitlement]:
+    return [
+        pb.LineEntitlement(rule_id=rules[rule_index].id, member_id=people[payee - 1].member_id if payee else "", amount_minor=amount)
+        for (rule_index, payee), amount in entitled.items()
+        if amount
+    ]
+
+
+async def group(connection: Connection, program_id: str, group_id: str) -> pb.GetGroupResponse:
+    """A group folded from its stream. Raises GroupUnknown."""
+    entries = [codec.read(one) for one in await eventlog.streams(connection, program_id, [f"group/{group_id}"])]
+    if not entries:
+        raise GroupUnknown(group_id)
+    closed = next((entry for entry in entries if isinstance(entry.fact, GroupFormed | GroupFailed)), None)
+    state = "open" if closed is None else "formed" if isinstance(closed.fact, GroupFormed) else "failed"
+    return pb.GetGroupResponse(
+        group_id=group_id,
+        opener_id=entries[0].fact.opener_id,
+        state=state,
+        order_ids=[entry.fact.order_id for entry in entries if isinstance(entry.fact, GroupJoined)],
+        opened_at=timestamp(entries[0].occurred_us),
+        closed_at=timestamp(closed.occurred_us) if closed else None,
+    )
+
+
+async def period(connection: Connection, program_id: str, period_id: str, plans: Sequence[PlanVersion]) -> pb.GetPeriodResponse:
+    """A closed period as it stands now. Raises PeriodUnknown."""
+    folded = fold_period([codec.read(one) for one in await eventlog.streams(connection, program_id, [f"period/{period_id}"])])
+    if folded is None:
+        raise PeriodUnknown(period_id, "it was not closed")
+    decided = folded.decision
+    return pb.GetPeriodResponse(
+        period_id=period_id,
+        starts_at=timestamp(decided.starts_us),
+        ends_at=timestamp(decided.ends_us),
+        closed_at=timestamp(folded.closed.occurred_us),
+        plan_position=decided.plan_position,
+        rules=period_rules(folded, plans),
+        positions=folded.positions,
+    )
+
+
+def period_rules(period: ClosedPeriod, plans: Sequence[PlanVersion]) -> list[pb.PeriodRuleResult]:
+    """What each rule gave for a period, corrections included."""
+    plan = next(version for version in plans if version.position == period.decision.plan_position).plan
+    found = []
+    for index, rule in plan.period_rules:
+        asset = plan.asset_of(rule)
+        mine = {payee: amount for (payee, rule_index), amount in period.shares.items() if rule_index == index and amount}
+        found.append(
+            pb.PeriodRuleResult(
+                rule_id=rule.id,
+                volume=sum(period.volumes.get(index, {}).values()),
+                earnings=[
+                    pb.Earning(
+                        member_id=period.decision.people[payee - 1].member_id, amount=type_pb2.Money(minor_units=amount, currency=asset)
+                    )
+                    for payee, amount in sorted(mine.items())
+                    if payee
+                ],
+                breakage=type_pb2.Money(minor_units=mine.get(0, 0), currency=asset),
+            )
+        )
+    return found
 
 
 def postings_of(entry: Entry) -> tuple[Posting, ...]:
@@ -139,7 +213,7 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
     found = []
     for stored in await eventlog.at(connection, program_id, positions):
         for number, posting in enumerate(postings_of(codec.read(stored)), start=1):
-            if posting.member_id == member_id:
+            if posting.member_id == member_id and posting.account not in APART_ACCOUNTS:
                 account_after = held[(stored.position, posting.asset)][posting.account - 1]
                 found.append(
                     pb.MemberPosting(

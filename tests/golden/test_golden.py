@@ -22,6 +22,8 @@ from services.referral.domain import roster
 from services.runtime.stored import Stored, microseconds
 
 HISTORIES = sorted(path.parent for path in Path(__file__).resolve().parent.glob("*/entries.hex"))
+# Histories kept before points and other assets.
+BEFORE_ASSETS = {"v1"}
 EVERY_TYPE = set(ledger_codec.READERS)
 
 
@@ -59,12 +61,15 @@ def test_the_chain_of_an_old_history_holds(history: Path) -> None:
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)
 def test_an_old_history_folds_to_the_rows_it_had(history: Path) -> None:
     expected = json.loads((history / "views.json").read_text(encoding="utf-8"))
+    if history.name in BEFORE_ASSETS:
+        # The view of what is due has named the asset since; "" is the program's currency. Views without rows were not there yet.
+        expected["ledger.due"] = [[*row[:3], "", *row[3:]] for row in expected["ledger.due"]]
     folded: dict[str, Any] = {}
     for read, folding in ((ledger_codec.read, ledger_projection.folding()), (referral_codec.read, referral_projection.folding())):
         for stored in stored_entries(history):
             folding.add(read(stored))
         folded |= {name: sorted([*key, *rest] for key, rest in rows.items()) for name, rows in folding.rows().items()}
-    assert folded == expected
+    assert {name: rows for name, rows in folded.items() if rows or name in expected} == expected
 
 
 def command_of(entry: Entry) -> Any:

@@ -201,9 +201,9 @@ def test_the_rounding_trap() -> None:
 
 def test_a_refund_before_release_takes_from_pending_and_from_what_is_due() -> None:
     story = Story().given(order("O0", "B", 0), order(), complete())
-    assert {due: amount for (_, _, due), amount in story.books.due.items()} == {"B": 2690, "A": 1345}
+    assert {member: amount for (_, _, member, _), amount in story.books.due.items()} == {"B": 2690, "A": 1345}
     story.given(refund("R1", (2, 10, 8996)))
-    assert {due: amount for (_, _, due), amount in story.books.due.items()} == {"B": 1790, "A": 895}
+    assert {member: amount for (_, _, member, _), amount in story.books.due.items()} == {"B": 1790, "A": 895}
     story.given(refund("R2", (1, 10, 17903)))
     assert story.books.due == {}
     assert story.when(release()) == []

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from services.kernel.money import Rate
 from services.kernel.refusals import PlanInvalid
 from services.ledger.domain.facts import LineKind
 from services.ledger.domain.plan import canonical, content_hash, parse
+from services.ledger.domain.rules import Seat
 from services.ledger.transport import read_document
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -45,10 +47,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_a_good_plan_reads_as_it_says() -> None:
     plan = parse(GOOD)
     assert (plan.plan_id, plan.version, plan.tiers, plan.touch, plan.on_full_refund) == ("p", 1, ("member", "manager"), "first", "release")
-    assert [(rule.id, rule.seat, rule.release_days, rule.top.percent) for rule in plan.rules] == [
-        ("own", 0, 7, "1%"),
-        ("first", 1, 7, "10%"),
+    seats = [rule for rule in plan.rules if isinstance(rule, Seat)]
+    assert [(rule.id, rule.level, rule.release, rule.amount.top(10_000, 0)) for rule in seats] == [
+        ("own", 0, ("completion", 7), 10_000),
+        ("first", 1, ("completion", 7), 100_000),
     ]
+    assert [rule.amount.denominator for rule in seats] == [100, 100]
     assert plan.rules[0].when.kinds == {LineKind.GOODS, LineKind.GIFT_PACK}
     assert plan.rules[1].when.kinds == {LineKind.FEE}
     assert plan.depth == 1
@@ -136,7 +140,9 @@ def test_yaml_with_surprises_is_refused(text: str, problem: str) -> None:
 
 def test_tiers_are_named_in_any_script() -> None:
     document = {**changed("tiers", ["会员", "经理"]), "rules": [{"id": "own", "kind": "self", "rates": {"经理": "1%"}}]}
-    assert parse(document).rules[0].rate_of("经理").percent == "1%"
+    [rule] = parse(document).rules
+    assert isinstance(rule, Seat)
+    assert rule.amount.rate_of("经理") == Rate.of_percent("1%")
     with pytest.raises(PlanInvalid):
         parse(changed("tiers", ["a b"]))
 

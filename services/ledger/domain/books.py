@@ -10,31 +10,54 @@ from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
+from services.ledger.domain.counting import Key
 from services.ledger.domain.facts import (
     Account,
     AdjustmentPosted,
+    BalanceOpened,
     BindingCorrected,
     BindingLock,
+    Count,
+    DepositMoved,
     DueChange,
+    GroupFailed,
+    GroupFormed,
+    GroupJoined,
+    GroupOpened,
     HoldLifted,
     HoldPlaced,
     MemberEnrolled,
     MemberTouched,
     MemberUpgraded,
     OrderCompleted,
+    OrderGroupFormed,
     OrderLine,
     OrderPaid,
     OrderPaidDecision,
     OrderRefunded,
     OrderReleased,
+    OrderVoided,
     PayoutFailed,
     PayoutPaid,
     PayoutRequested,
+    PeriodClosed,
+    PeriodClosedDecision,
+    PeriodCorrected,
+    PeriodFigures,
     PlanPublished,
     Posting,
     ProgramCreated,
+    RewardReleased,
+    RoleEnded,
+    RoleGranted,
+    StockTransferred,
+    TaskDone,
+    TierChange,
+    TierChangeKind,
 )
-from services.ledger.domain.plan import PlanVersion, version_of
+from services.ledger.domain.periods import period_of
+from services.ledger.domain.plan import Plan, PlanVersion, version_of
+from services.ledger.domain.rules import Release
 
 
 class Member(NamedTuple):
@@ -46,6 +69,39 @@ class Member(NamedTuple):
     referrer_id: str = ""
     binding_position: int = 0
     touch_position: int = 0
+
+
+class Standing(NamedTuple):
+    """What makes a tier count otherwise than it stands there: frozen, or a seat that ends at a time and then counts as `fallback_tier`."""
+
+    frozen: bool
+    seat_until_us: int | None
+    fallback_tier: str
+
+
+class Grant(NamedTuple):
+    """A role held at a place (empty: everywhere) from a time until another (None: open end)."""
+
+    grant_id: str
+    member_id: str
+    role: str
+    scope: str
+    weight: int
+    from_us: int
+    until_us: int | None
+    position: int
+
+    def in_effect(self, at_us: int) -> bool:
+        return self.from_us <= at_us and (self.until_us is None or at_us < self.until_us)
+
+
+class Evidence(NamedTuple):
+    """A tier that rests on an order, and the tier before it. `position`: the entry that gave the tier."""
+
+    member_id: str
+    tier: str
+    previous_tier: str
+    position: int
 
 
 class Balance(NamedTuple):
@@ -67,7 +123,28 @@ class Balance(NamedTuple):
 
 
 NOTHING = Balance()
-COMPANY_ACCOUNTS = frozenset({Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF})
+
+
+def settle(balance: Balance, amount: int) -> list[tuple[Account, int]]:
+    """Where incoming money goes: debts first, the rest to available."""
+    owed = min(-balance.debt, amount)
+    return [(account, part) for account, part in ((Account.DEBT, owed), (Account.AVAILABLE, amount - owed)) if part]
+
+
+def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
+    """Where money to be taken back comes from: available as far as it reaches, the rest becomes debt."""
+    taken = min(balance.available, amount)
+    return [(account, -part) for account, part in ((Account.AVAILABLE, taken), (Account.DEBT, amount - taken)) if part]
+
+
+COMPANY_ACCOUNTS = frozenset(
+    {Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF, Account.CLEARING, Account.OPENING}
+)
+# Members' accounts apart from what they earn.
+APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
+ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
+REVERSING = frozenset({OrderRefunded, OrderVoided})
+ADJUSTING = frozenset({AdjustmentPosted, BalanceOpened})
 
 
 def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
@@ -75,7 +152,7 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
-        if account in COMPANY_ACCOUNTS:
+        if account in COMPANY_ACCOUNTS or account in APART_ACCOUNTS:
             continue
         row = changes.get((member_id, asset))
         if row is None:
@@ -84,11 +161,11 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     fact = type(entry.fact)
     for row in changes.values():
         net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if fact is OrderPaid:
+        if fact in ACCRUING or (fact is PeriodCorrected and net > 0):
             row[5] = net
-        elif fact is OrderRefunded:
+        elif fact in REVERSING or fact is PeriodCorrected:
             row[6] = -net
-        elif fact is AdjustmentPosted:
+        elif fact in ADJUSTING:
             row[7] = net
     return {key: Balance(*row) for key, row in changes.items()}
 
@@ -109,11 +186,17 @@ class Order:
 
     paid: Entry
     lines: dict[int, LineState]
+    # What the order as a whole entitles to.
+    whole: dict[tuple[int, int], int] = field(default_factory=dict)
     completed: Entry | None = None
+    # The group of the order was formed.
+    formed: Entry | None = None
+    # The group of the order failed: nothing of it counts any more.
+    voided: bool = False
     refunds: dict[str, Entry] = field(default_factory=dict)
-    # What is due, and what has been released: {(member, due time): amount}.
-    due: dict[tuple[str, int], int] = field(default_factory=dict)
-    released: set[tuple[str, int]] = field(default_factory=set)
+    # What is due, and what has been released: {(member, due time, asset): amount}.
+    due: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    released: set[tuple[str, int, str]] = field(default_factory=set)
     positions: list[int] = field(default_factory=list)
 
     @property
@@ -126,9 +209,28 @@ class Order:
         assert isinstance(self.paid.decision, OrderPaidDecision)
         return self.paid.decision
 
-    def due_us(self, release_days: int) -> int | None:
-        """When shares of a rule with these days fall due; None before completion."""
-        return None if self.completed is None else self.completed.occurred_us + release_days * DAY_US
+    def due_us(self, release: Release, plan: Plan) -> int | None:
+        """When shares that are released so fall due; None while what they wait for has not happened, and for those paid at once."""
+        if release.on == "at_once":
+            return None
+        if release.on == "group_formed" and self.fact.group_id:
+            return None if self.formed is None else self.formed.occurred_us + release.days * DAY_US
+        if self.completed is None:
+            return None
+        happened_us = self.completed.occurred_us
+        if release.on == "period_close":
+            happened_us = period_of(plan, happened_us).ends_us
+        return happened_us + release.days * DAY_US
+
+    def remaining(self) -> dict[int, tuple[int, int]]:
+        """{line: (base, units)} of what still counts."""
+        if self.voided:
+            return dict.fromkeys(self.lines, (0, 0))
+        return {line_no: (line.remaining_base, line.remaining_quantity) for line_no, line in self.lines.items()}
+
+    def entitled(self, line_no: int) -> dict[tuple[int, int], int]:
+        """What a line, or under 0 the order as a whole, entitles to: {(rule index, payee): amount}."""
+        return self.lines[line_no].entitled if line_no else self.whole
 
 
 def fold_order(entries: Iterable[Entry]) -> Order | None:
@@ -152,15 +254,87 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
             order.lines[refunded.line_no].remaining_quantity -= refunded.quantity
     elif isinstance(fact, OrderCompleted):
         order.completed = entry
+    elif isinstance(fact, OrderGroupFormed):
+        order.formed = entry
+    elif isinstance(fact, OrderVoided):
+        order.voided = True
     elif isinstance(fact, OrderReleased):
-        order.released.update((change.member_id, change.due_us) for change in decision.due)
+        order.released.update((change.member_id, change.due_us, change.asset) for change in decision.due)
     for line_no, shares in getattr(decision, "lines", ()):
-        entitled = order.lines[line_no].entitled
+        entitled = order.entitled(line_no)
         for rule_index, payee, amount in shares:
             entitled[(rule_index, payee)] = entitled.get((rule_index, payee), 0) + amount
-    for member_id, due_us, amount in getattr(decision, "due", ()):
-        order.due[(member_id, due_us)] = order.due.get((member_id, due_us), 0) + amount
+    for member_id, due_us, amount, asset in getattr(decision, "due", ()):
+        key = (member_id, due_us, asset)
+        order.due[key] = order.due.get(key, 0) + amount
     return order
+
+
+def fold_due(entries: Iterable[Entry]) -> tuple[dict[tuple[str, int, str], int], set[tuple[str, int, str]]]:
+    """What is due from any stream, and what has been released from it: {(member, due time, asset): amount}."""
+    due: dict[tuple[str, int, str], int] = {}
+    released: set[tuple[str, int, str]] = set()
+    for entry in entries:
+        for member_id, due_us, amount, asset in getattr(entry.decision, "due", ()):
+            key = (member_id, due_us, asset)
+            due[key] = due.get(key, 0) + amount
+            if isinstance(entry.fact, OrderReleased | RewardReleased):
+                released.add(key)
+    return due, released
+
+
+def source_of(stream: str) -> str:
+    """What a due amount names as where it comes from: an order by its id, anything else by its stream. No order id has a slash."""
+    return stream.removeprefix("order/")
+
+
+def stream_of(source: str) -> str:
+    return source if "/" in source else f"order/{source}"
+
+
+def figures_of(figures: Iterable[PeriodFigures]) -> dict[int, dict[int, int]]:
+    """{rule index: {person, from 1: figure}}"""
+    return {index: dict(pairs) for index, pairs in figures}
+
+
+@dataclass(slots=True)
+class ClosedPeriod:
+    """A closed period and its corrections, folded from its stream."""
+
+    closed: Entry
+    volumes: dict[int, dict[int, int]]
+    holders: dict[int, dict[int, int]]
+    # {(payee, rule index): amount}
+    shares: dict[tuple[int, int], int] = field(default_factory=dict)
+    due: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    released: set[tuple[str, int, str]] = field(default_factory=set)
+    positions: list[int] = field(default_factory=list)
+
+    @property
+    def decision(self) -> PeriodClosedDecision:
+        assert isinstance(self.closed.decision, PeriodClosedDecision)
+        return self.closed.decision
+
+
+def fold_period(entries: Iterable[Entry]) -> ClosedPeriod | None:
+    """The closed period that a stream's entries, oldest first, amount to; None for an empty stream."""
+    history = list(entries)
+    if not history:
+        return None
+    closed = history[0].decision
+    period = ClosedPeriod(history[0], figures_of(closed.volumes), figures_of(closed.holders))
+    for entry in history:
+        period.positions.append(entry.position)
+        for rule_index, payee, amount in getattr(entry.decision, "shares", ()):
+            key = (payee, rule_index)
+            period.shares[key] = period.shares.get(key, 0) + amount
+        if isinstance(entry.fact, PeriodCorrected):
+            for rule_index, pairs in entry.decision.volumes:
+                for number, change in pairs:
+                    volumes = period.volumes.setdefault(rule_index, {})
+                    volumes[number] = volumes.get(number, 0) + change
+    period.due, period.released = fold_due(history)
+    return period
 
 
 @dataclass(slots=True)
@@ -172,13 +346,28 @@ class Books:
     position: int = 0
     plans: list[PlanVersion] = field(default_factory=list)
     members: dict[str, Member | None] = field(default_factory=dict)
-    # Entries of order/…, payout/…, hold/…, adjustment/…, plan/… streams, oldest first.
+    # Of members whose tier does not count as it stands there; held for every member that is.
+    standings: dict[str, Standing] = field(default_factory=dict)
+    # By (role, place), in the order granted.
+    roles: dict[tuple[str, str], list[Grant]] = field(default_factory=dict)
+    # {order: tiers that rest on it}
+    evidence: dict[str, list[Evidence]] = field(default_factory=dict)
+    counters: dict[Key, int] = field(default_factory=dict)
+    # None: not loaded.
+    closed_periods: set[str] | None = field(default_factory=set)
+    # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
     streams: dict[str, list[Entry]] = field(default_factory=dict)
-    balances: dict[str, Balance] = field(default_factory=dict)
+    # By (member, asset).
+    balances: dict[tuple[str, str], Balance] = field(default_factory=dict)
+    # Deposits and margins: {(member, asset, account): balance}.
+    apart: dict[tuple[str, str, Account], int] = field(default_factory=dict)
     holds: dict[str, HoldPlaced] = field(default_factory=dict)
-    due: dict[tuple[int, str, str], int] = field(default_factory=dict)
-    # Where a partial state was loaded for a release: the orders of which something is due and not held, earliest first.
-    orders_due: list[str] | None = None
+    # {(due time, source, member, asset): amount}
+    due: dict[tuple[int, str, str, str], int] = field(default_factory=dict)
+    # Where a partial state was loaded for a release: the sources of which something is due and not held, earliest first.
+    sources_due: list[str] | None = None
+    # Where a partial state was loaded for closing a period: everybody it looks at is held, all else is absent.
+    closing: bool = False
 
     def member(self, member_id: str) -> Member | None:
         found = self.members.get(member_id)
@@ -197,13 +386,63 @@ class Books:
     def order(self, order_id: str) -> Order | None:
         return fold_order(self.stream(f"order/{order_id}"))
 
-    def balance(self, member_id: str) -> Balance:
-        found = self.balances.get(member_id)
+    def balance(self, member_id: str, asset: str = "") -> Balance:
+        """In an asset; empty: the program's currency."""
+        key = (member_id, asset or self.currency)
+        found = self.balances.get(key)
         if found is None:
             if not self.complete:
-                raise NotLoaded(f"balance of {member_id}")
+                raise NotLoaded(f"balance of {member_id} in {key[1]}")
             return NOTHING
         return found
+
+    def held_apart(self, member_id: str, asset: str, account: Account) -> int:
+        key = (member_id, asset, account)
+        if not self.complete and key not in self.apart:
+            raise NotLoaded(f"{account.name.lower()} of {member_id}")
+        return self.apart.get(key, 0)
+
+    def counter(self, key: Key) -> int:
+        if not self.complete and key not in self.counters and not self.closing:
+            raise NotLoaded(f"counter {key}")
+        return self.counters.get(key, 0)
+
+    def holders(self, role: str, scope: str, at_us: int) -> list[Grant]:
+        """Who holds a role at a place (empty: everywhere) at a time, in the order granted."""
+        if not self.complete and (role, scope) not in self.roles:
+            raise NotLoaded(f"role {role} at {scope!r}")
+        return [grant for grant in self.roles.get((role, scope), ()) if grant.in_effect(at_us)]
+
+    def tiers_resting_on(self, order_id: str) -> list[Evidence]:
+        if not self.complete and order_id not in self.evidence:
+            raise NotLoaded(f"evidence of order {order_id}")
+        return self.evidence.get(order_id, [])
+
+    def is_closed(self, period_id: str) -> bool:
+        if self.closed_periods is None:
+            raise NotLoaded("the closed periods")
+        return period_id in self.closed_periods
+
+    def tier_at(self, member_id: str, member: Member, at_us: int) -> str:
+        """The tier that counts at a time: none while it is frozen, the one before once a seat has ended."""
+        standing = self.standings.get(member_id)
+        if standing is None:
+            return member.tier
+        if standing.frozen:
+            return ""
+        if standing.seat_until_us is not None and at_us >= standing.seat_until_us:
+            return standing.fallback_tier
+        return member.tier
+
+    def stands_above(self, member_id: str, of: str) -> bool:
+        """Whether `member_id` is `of` or anywhere above it by the current referrers, locked or not."""
+        current = of
+        while current:
+            if current == member_id:
+                return True
+            above = self.member(current)
+            current = above.referrer_id if above else ""
+        return False
 
     def plan_in_force(self, at_us: int) -> PlanVersion | None:
         """The newest published version in force at a time."""
@@ -216,23 +455,59 @@ class Books:
         return found
 
     def releasable(self, as_of_us: int, limit: int) -> list[tuple[str, list[DueChange]]]:
-        """Up to `limit` orders with what of them is due at or before a time and stopped by no hold, the order due earliest first."""
+        """Up to `limit` sources with what of them is due at or before a time and stopped by no hold, the one due earliest first."""
         held_members = {hold.member_id for hold in self.holds.values() if hold.member_id}
-        if self.orders_due is not None:
-            order_ids = self.orders_due
+        if self.sources_due is not None:
+            sources = self.sources_due
         elif self.complete:
             held_orders = {hold.order_id for hold in self.holds.values() if hold.order_id}
-            rows = [(order_id, member_id) for due_us, order_id, member_id in sorted(self.due) if due_us <= as_of_us]
-            order_ids = list(dict.fromkeys(o for o, member_id in rows if o not in held_orders and member_id not in held_members))
+            rows = [(source, member_id) for due_us, source, member_id, _ in sorted(self.due) if due_us <= as_of_us]
+            sources = list(dict.fromkeys(o for o, member_id in rows if o not in held_orders and member_id not in held_members))
         else:
             raise NotLoaded("what is due")
         found = []
-        for order_id in order_ids[:limit]:
-            order = self.order(order_id)
-            assert order is not None, "what is due is due from an order"
-            dues = sorted((due_us, member_id, amount) for (member_id, due_us), amount in order.due.items() if due_us <= as_of_us and amount)
-            found.append((order_id, [DueChange(m, due_us, amount) for due_us, m, amount in dues if m not in held_members]))
+        for source in sources[:limit]:
+            due, _ = fold_due(self.stream(stream_of(source)))
+            dues = sorted((key[1], key[0], key[2], amount) for key, amount in due.items() if key[1] <= as_of_us and amount)
+            found.append((source, [DueChange(m, due_us, amount, asset) for due_us, m, asset, amount in dues if m not in held_members]))
         return found
+
+
+class Ahead:
+    """Balances and counters as they will be after what a command has drafted so far: one command may draft several entries."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self._balances: dict[tuple[str, str], Balance] = {}
+        self._counts: dict[Key, int] = {}
+        self._periods: dict[str, ClosedPeriod | None] = {}
+
+    def period(self, period_id: str) -> ClosedPeriod | None:
+        """A closed period, with the corrections drafted so far."""
+        if period_id not in self._periods:
+            self._periods[period_id] = fold_period(self.books.stream(f"period/{period_id}"))
+        return self._periods[period_id]
+
+    def balance(self, member_id: str, asset: str = "") -> Balance:
+        key = (member_id, asset or self.books.currency)
+        found = self._balances.get(key)
+        if found is None:
+            found = self._balances[key] = self.books.balance(*key)
+        return found
+
+    def moves(self, member_id: str, asset: str, account: Account, amount: int) -> None:
+        """Takes in a change of available or debt."""
+        key = (member_id, asset or self.books.currency)
+        held = self.balance(*key)
+        self._balances[key] = held + (Balance(available=amount) if account is Account.AVAILABLE else Balance(debt=amount))
+
+    def counter(self, key: Key) -> int:
+        return self.books.counter(key) + self._counts.get(key, 0)
+
+    def counts(self, counts: Iterable[Count]) -> None:
+        for counter, bucket, member_id, amount in counts:
+            key = Key(counter, bucket, member_id)
+            self._counts[key] = self._counts.get(key, 0) + amount
 
 
 def evolve(books: Books, entry: Entry) -> None:
@@ -243,15 +518,13 @@ def evolve(books: Books, entry: Entry) -> None:
         case OrderPaid():
             _append(books, entry)
             _lock(books, decision.binding_locked, entry.position)
-        case OrderRefunded():
+        case OrderRefunded() | OrderVoided():
             _append(books, entry)
             member_id = decision.binding_released_member_id
             if member_id:
                 member = books.members.get(member_id)
                 if member is not None:
                     books.members[member_id] = member._replace(locked=False, binding_position=0)
-        case OrderCompleted() | OrderReleased() | PayoutRequested() | PayoutPaid() | PayoutFailed() | AdjustmentPosted():
-            _append(books, entry)
         case HoldPlaced():
             _append(books, entry)
             books.holds[fact.hold_id] = fact
@@ -265,21 +538,126 @@ def evolve(books: Books, entry: Entry) -> None:
             _change(books, fact.member_id, referrer_id=fact.referrer_id, touch_position=entry.position)
         case MemberUpgraded():
             _change(books, fact.member_id, tier=fact.tier, tier_position=entry.position)
+            _stand(books, fact.member_id, standing_after_upgrade(fact))
             _lock(books, fact.binding_locked, entry.position)
         case BindingCorrected():
             _change(books, fact.member_id, locked=True, referrer_id=fact.referrer_id, binding_position=entry.position)
+        case RoleGranted() | RoleEnded():
+            _role(books, fact, entry.position)
         case PlanPublished():
             _append(books, entry)
             books.plans.append(version_of(fact, entry.position))
+        case PeriodClosed():
+            _append(books, entry)
+            if books.closed_periods is not None:
+                books.closed_periods.add(fact.period_id)
         case ProgramCreated():
             books.currency = fact.currency
+        case _ if isinstance(fact, STREAMED):
+            _append(books, entry)
+    for change in tier_changes(entry):
+        _change_tier(books, change, entry.position)
+    for order_id, evidence in evidence_of(entry):
+        if books.complete or order_id in books.evidence:
+            books.evidence.setdefault(order_id, []).append(evidence)
+    for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
+        _count(books, Key(counter, bucket, member_id), amount)
     if books.complete or books.balances:
-        for (member_id, asset), change in movements(entry).items():
-            if asset == books.currency and (books.complete or member_id in books.balances):
-                books.balances[member_id] = books.balances.get(member_id, NOTHING) + change
+        for key, moved in movements(entry).items():
+            if books.complete or key in books.balances:
+                books.balances[key] = books.balances.get(key, NOTHING) + moved
+    for account, member_id, amount, asset in getattr(decision, "postings", ()):
+        if account in APART_ACCOUNTS and (books.complete or (member_id, asset, account) in books.apart):
+            books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
     if books.complete:
-        for change_ in getattr(decision, "due", ()):
-            _due(books, fact.order_id, change_)
+        for due in getattr(decision, "due", ()):
+            _due(books, source_of(entry.stream), due)
+
+
+# Facts of which deciding needs no more than that they stand in their stream.
+STREAMED = (
+    OrderCompleted
+    | OrderReleased
+    | OrderGroupFormed
+    | RewardReleased
+    | PayoutRequested
+    | PayoutPaid
+    | PayoutFailed
+    | AdjustmentPosted
+    | GroupOpened
+    | GroupJoined
+    | GroupFormed
+    | GroupFailed
+    | TaskDone
+    | PeriodCorrected
+    | DepositMoved
+    | StockTransferred
+    | BalanceOpened
+)
+
+
+def tier_changes(entry: Entry) -> tuple[TierChange, ...]:
+    """Tiers that changed with an order or a refund."""
+    changes: tuple[TierChange, ...] = getattr(entry.decision, "tier_changes", ())
+    return changes
+
+
+def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
+    """(order, tier that rests on it from now on), for every one that an entry gives."""
+    fact = entry.fact
+    if isinstance(fact, MemberUpgraded):
+        rests = Evidence(fact.member_id, fact.tier, fact.previous_tier, entry.position)
+        return [(fact.evidence_order_id, rests)] if fact.evidence_order_id else []
+    if isinstance(fact, OrderPaid):
+        return [
+            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position)) for change in tier_changes(entry)
+        ]
+    return []
+
+
+def standing_after_upgrade(fact: MemberUpgraded) -> Standing | None:
+    """None: the tier counts as it stands there."""
+    return None if fact.expires_us is None else Standing(False, fact.expires_us, fact.previous_tier)
+
+
+def standing_after_change(change: TierChange) -> Standing | None:
+    return Standing(True, None, "") if change.kind is TierChangeKind.FROZEN else None
+
+
+def _stand(books: Books, member_id: str, standing: Standing | None) -> None:
+    if standing is None:
+        books.standings.pop(member_id, None)
+    elif books.complete or member_id in books.members:
+        books.standings[member_id] = standing
+
+
+def _change_tier(books: Books, change: TierChange, position: int) -> None:
+    if change.kind is not TierChangeKind.FROZEN:
+        _change(books, change.member_id, tier=change.tier, tier_position=position)
+    _stand(books, change.member_id, standing_after_change(change))
+
+
+def _role(books: Books, fact: RoleGranted | RoleEnded, position: int) -> None:
+    if isinstance(fact, RoleGranted):
+        key = (fact.role, fact.scope)
+        if books.complete or key in books.roles:
+            grant = Grant(fact.grant_id, fact.member_id, fact.role, fact.scope, fact.weight, fact.from_us, fact.until_us, position)
+            books.roles.setdefault(key, []).append(grant)
+        return
+    for grants in books.roles.values():
+        for index, grant in enumerate(grants):
+            if grant.grant_id == fact.grant_id:
+                until = fact.ended_us if grant.until_us is None else min(grant.until_us, fact.ended_us)
+                grants[index] = grant._replace(until_us=until)
+
+
+def _count(books: Books, key: Key, amount: int) -> None:
+    if books.complete or key in books.counters:
+        total = books.counters.get(key, 0) + amount
+        if total or not books.complete:
+            books.counters[key] = total
+        else:
+            del books.counters[key]
 
 
 def _append(books: Books, entry: Entry) -> None:
@@ -301,8 +679,8 @@ def _lock(books: Books, lock: BindingLock | None, position: int) -> None:
         _change(books, lock.member_id, locked=True, referrer_id=lock.referrer_id, binding_position=position)
 
 
-def _due(books: Books, order_id: str, change: DueChange) -> None:
-    key = (change.due_us, order_id, change.member_id)
+def _due(books: Books, source: str, change: DueChange) -> None:
+    key = (change.due_us, source, change.member_id, change.asset)
     amount = books.due.get(key, 0) + change.amount_minor
     if amount:
         books.due[key] = amount

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from services.ledger.domain.facts import (
     AdjustmentPosted,
+    BalanceOpened,
+    DepositMoved,
+    GroupFailed,
+    GroupFormed,
+    GroupOpened,
     HoldLifted,
     HoldPlaced,
     OrderCompleted,
@@ -12,7 +17,10 @@ from services.ledger.domain.facts import (
     PayoutFailed,
     PayoutPaid,
     PayoutRequested,
+    PeriodClosed,
     PlanPublished,
+    StockTransferred,
+    TaskDone,
 )
 
 
@@ -84,6 +92,54 @@ class PublishPlan:
     occurred_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenGroup:
+    fact: GroupOpened
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FormGroup:
+    fact: GroupFormed
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailGroup:
+    fact: GroupFailed
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTask:
+    fact: TaskDone
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePeriod:
+    fact: PeriodClosed
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDeposit:
+    fact: DepositMoved
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStock:
+    fact: StockTransferred
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBalance:
+    fact: BalanceOpened
+    occurred_us: int
+
+
 Command = (
     RecordOrder
     | CompleteOrder
@@ -96,4 +152,12 @@ Command = (
     | FailPayout
     | PostAdjustment
     | PublishPlan
+    | OpenGroup
+    | FormGroup
+    | FailGroup
+    | RecordTask
+    | ClosePeriod
+    | MoveDeposit
+    | TransferStock
+    | OpenBalance
 )

@@ -3,21 +3,29 @@
 from typing import assert_never
 
 from services.kernel.decider import Answer
-from services.ledger.domain import money_out, orders, plans
+from services.ledger.domain import apart, closing, groups, money_out, orders, plans, tasks
 from services.ledger.domain.books import Books
 from services.ledger.domain.commands import (
+    ClosePeriod,
     Command,
     CompleteOrder,
     ConfirmPayout,
+    FailGroup,
     FailPayout,
+    FormGroup,
     LiftHold,
+    MoveDeposit,
+    OpenBalance,
+    OpenGroup,
     PlaceHold,
     PostAdjustment,
     PublishPlan,
     RecordOrder,
+    RecordTask,
     RefundOrder,
     ReleaseDue,
     RequestPayout,
+    TransferStock,
 )
 
 
@@ -44,4 +52,20 @@ def decide(books: Books, command: Command) -> Answer:
             return money_out.lift_hold(books, command)
         case PublishPlan():
             return plans.publish(books, command)
+        case OpenGroup():
+            return groups.open_group(books, command)
+        case FormGroup():
+            return groups.form_group(books, command)
+        case FailGroup():
+            return groups.fail_group(books, command)
+        case RecordTask():
+            return tasks.record(books, command)
+        case ClosePeriod():
+            return closing.close(books, command)
+        case MoveDeposit():
+            return apart.move_deposit(books, command)
+        case TransferStock():
+            return apart.transfer_stock(books, command)
+        case OpenBalance():
+            return apart.open_balance(books, command)
     assert_never(command)

@@ -20,6 +20,10 @@ class Account(IntEnum):
     BREAKAGE = 7
     ADJUSTMENT = 8
     WRITE_OFF = 9
+    DEPOSIT = 10
+    MARGIN = 11
+    CLEARING = 12
+    OPENING = 13
 
 
 class LineKind(IntEnum):
@@ -37,6 +41,14 @@ class Posting(NamedTuple):
     asset: str
 
 
+class Attribution(NamedTuple):
+    """A role named on an order or a line: by the member in it, or by a place; the other of the two is empty."""
+
+    role: str
+    member_id: str
+    scope: str
+
+
 class OrderLine(NamedTuple):
     line_no: int
     base_minor: int
@@ -44,6 +56,7 @@ class OrderLine(NamedTuple):
     sku: str
     category: str
     kind: LineKind
+    attributions: tuple[Attribution, ...] = ()
 
 
 class Person(NamedTuple):
@@ -55,6 +68,11 @@ class Person(NamedTuple):
     binding_position: int
     # The entry that gave the tier; 0: none.
     tier_position: int
+    # Empty: on the path. Else the role they are looked at for, the place it was found by, the grant (0: named on the order), their weight.
+    role: str = ""
+    scope: str = ""
+    role_position: int = 0
+    weight: int = 0
 
 
 class Share(NamedTuple):
@@ -82,6 +100,8 @@ class DueChange(NamedTuple):
     member_id: str
     due_us: int
     amount_minor: int
+    # Empty: the program's currency.
+    asset: str = ""
 
 
 class BindingLock(NamedTuple):
@@ -90,6 +110,38 @@ class BindingLock(NamedTuple):
     member_id: str
     referrer_id: str
     touch_position: int
+
+
+class Count(NamedTuple):
+    """A counter moving; docs/counters.md names them."""
+
+    counter: str
+    bucket: str
+    member_id: str
+    amount: int
+
+
+class CapRoom(NamedTuple):
+    """The most a payee could still earn by a capped rule when the order was recorded."""
+
+    rule_index: int
+    payee: int
+    room_minor: int
+
+
+class TierChangeKind(IntEnum):
+    PROMOTED = 1
+    DEMOTED = 2
+    FROZEN = 3
+
+
+class TierChange(NamedTuple):
+    """`tier` from now on; with FROZEN the title that stays."""
+
+    member_id: str
+    kind: TierChangeKind
+    tier: str
+    previous_tier: str
 
 
 # ---------------------------------------------------------------- facts the ledger tells
@@ -115,6 +167,9 @@ class OrderPaid:
     member_id: str
     currency: str
     lines: tuple[OrderLine, ...]
+    attributions: tuple[Attribution, ...] = ()
+    group_id: str = ""
+    referrer_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +177,16 @@ class OrderPaidDecision:
     engine_version: int
     plan_position: int
     binding_locked: BindingLock | None
-    # The buyer, then the locked upline, nearest first, as far as the plan looks.
+    # The buyer, then the locked upline, nearest first, as far as the plan looks; then those in roles.
     people: tuple[Person, ...]
+    # Shares of the order as a whole stand under line 0, the last.
     lines: tuple[LineShares, ...]
     postings: tuple[Posting, ...]
+    period_id: str = ""
+    rooms: tuple[CapRoom, ...] = ()
+    counts: tuple[Count, ...] = ()
+    tier_changes: tuple[TierChange, ...] = ()
+    group_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +214,24 @@ class OrderRefundedDecision:
     postings: tuple[Posting, ...]
     # The buyer, when this refund emptied the order that locked them and the plan releases the lock then; else empty.
     binding_released_member_id: str
+    counts: tuple[Count, ...] = ()
+    tier_changes: tuple[TierChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderGroupFormed:
+    """Its decision is an OrderCompletedDecision."""
+
+    order_id: str
+    group_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderVoided:
+    """Its decision is an OrderRefundedDecision."""
+
+    order_id: str
+    group_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +304,160 @@ class HoldLifted:
     reason: str
 
 
+# ---------------------------------------------------------------- groups, tasks, periods
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOpened:
+    group_id: str
+    opener_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupJoined:
+    group_id: str
+    order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFormed:
+    group_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFailed:
+    group_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    task_id: str
+    member_id: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDoneDecision:
+    engine_version: int
+    plan_position: int
+    people: tuple[Person, ...]
+    lines: tuple[LineShares, ...]
+    due: tuple[DueChange, ...]
+    postings: tuple[Posting, ...]
+    counts: tuple[Count, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodClosed:
+    period_id: str
+
+
+class PeriodPerson(NamedTuple):
+    """Somebody as they stood when a period was closed; `parent` counts the people from 1, 0 is nobody."""
+
+    member_id: str
+    tier: str
+    parent: int
+
+
+class PeriodFigures(NamedTuple):
+    """What belongs to people by a rule: volumes counted, or weights held. {person, from 1: figure}, as pairs in order of person."""
+
+    rule_index: int
+    figures: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodClosedDecision:
+    engine_version: int
+    plan_position: int
+    starts_us: int
+    ends_us: int
+    people: tuple[PeriodPerson, ...]
+    volumes: tuple[PeriodFigures, ...]
+    holders: tuple[PeriodFigures, ...]
+    shares: tuple[Share, ...]
+    due: tuple[DueChange, ...]
+    postings: tuple[Posting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodCorrected:
+    period_id: str
+    order_id: str
+    refund_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodCorrectedDecision:
+    volumes: tuple[PeriodFigures, ...]
+    shares: tuple[Share, ...]
+    due: tuple[DueChange, ...]
+    postings: tuple[Posting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardReleased:
+    """Its decision is an OrderReleasedDecision."""
+
+    source: str
+
+
+# ---------------------------------------------------------------- accounts of their own
+
+
+class DepositKind(IntEnum):
+    PAID_IN = 1
+    RETURNED = 2
+    FORFEITED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DepositMoved:
+    deposit_id: str
+    member_id: str
+    kind: DepositKind
+    amount_minor: int
+    currency: str
+    reason: str
+
+
+class StockLine(NamedTuple):
+    sku: str
+    quantity: int
+    unit_cost_minor: int
+    unit_price_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class StockTransferred:
+    transfer_id: str
+    from_member_id: str
+    to_member_id: str
+    currency: str
+    lines: tuple[StockLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceOpened:
+    opening_id: str
+    member_id: str
+    currency: str
+    available_minor: int
+    pending_minor: int
+    pending_due_us: int | None
+    paid_minor: int
+    debt_minor: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceOpenedDecision:
+    due: tuple[DueChange, ...]
+    postings: tuple[Posting, ...]
+
+
 # ---------------------------------------------------------------- facts of the same log that others tell
 
 
@@ -252,6 +485,28 @@ class MemberUpgraded:
     member_id: str
     tier: str
     binding_locked: BindingLock | None
+    previous_tier: str = ""
+    # The order that is its evidence; empty: none.
+    evidence_order_id: str = ""
+    # A seat for a time ends here.
+    expires_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleGranted:
+    grant_id: str
+    member_id: str
+    role: str
+    scope: str
+    weight: int
+    from_us: int
+    until_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleEnded:
+    grant_id: str
+    ended_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from services.kernel.decider import Answer, Draft, Entry, Repeated, repeated
 from services.kernel.refusals import (
     ApproverIsRequester,
+    AssetUnknown,
     CurrencyMismatch,
     DatedTooEarly,
     HoldUnknown,
@@ -15,7 +16,7 @@ from services.kernel.refusals import (
     WriteOffExceedsDebt,
 )
 from services.kernel.times import to_text
-from services.ledger.domain.books import Books
+from services.ledger.domain.books import Books, claw_back, settle
 from services.ledger.domain.commands import ConfirmPayout, FailPayout, LiftHold, PlaceHold, PostAdjustment, RequestPayout
 from services.ledger.domain.facts import (
     Account,
@@ -25,7 +26,6 @@ from services.ledger.domain.facts import (
     PayoutRequested,
     Posting,
 )
-from services.ledger.domain.orders import claw_back, settle
 
 
 def request_payout(books: Books, command: RequestPayout) -> Answer:
@@ -82,11 +82,13 @@ def adjust(books: Books, command: PostAdjustment) -> Answer:
         raise Malformed("amount", f"a {fact.kind.name.lower().replace('_', '-')} of {fact.amount_minor} changes nothing or the wrong way")
     if books.member(fact.member_id) is None:
         raise MemberUnknown(fact.member_id)
-    if fact.currency != books.currency:
-        raise CurrencyMismatch(books.currency, fact.currency)
+    known = [books.currency, *dict.fromkeys(name for version in books.plans for name in version.plan.points)]
+    if fact.currency not in known:
+        # Points are told by their lower-case names; any other name is a currency that these books are not in.
+        raise AssetUnknown(fact.currency, known) if fact.currency.islower() else CurrencyMismatch(books.currency, fact.currency)
     if fact.requested_by == fact.approved_by:
         raise ApproverIsRequester(fact.requested_by)
-    balance = books.balance(fact.member_id)
+    balance = books.balance(fact.member_id, fact.currency)
     if fact.kind is AdjustmentKind.WRITE_OFF:
         if fact.amount_minor > -balance.debt:
             raise WriteOffExceedsDebt(fact.member_id, -balance.debt, fact.amount_minor)

@@ -1,37 +1,59 @@
-"""Orders: paid, completed, refunded, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
+"""Orders: paid, completed, refunded, voided, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from services.kernel.decider import Answer, Draft, repeated
 from services.kernel.refusals import (
+    BindingCycle,
     CurrencyMismatch,
     DatedTooEarly,
+    GroupClosed,
+    GroupUnknown,
     LineUnknown,
     Malformed,
     MemberUnknown,
     NoPlanInForce,
     OrderUnknown,
     RefundExceedsPaid,
+    SelfBinding,
 )
 from services.kernel.times import DAY_US, to_text
-from services.ledger.domain.books import NOTHING, Balance, Books, Member, Order
+from services.ledger.domain import corrections, counting, periods
+from services.ledger.domain.books import Ahead, Books, Member, Order, claw_back, settle, stream_of
 from services.ledger.domain.commands import CompleteOrder, RecordOrder, RefundOrder, ReleaseDue
-from services.ledger.domain.engine import ENGINE_VERSION, ENGINES, entitle
+from services.ledger.domain.engine import ENGINE_VERSION, ENGINES, Remaining, Rooms, Standing, entitle, lives
 from services.ledger.domain.facts import (
     Account,
+    Attribution,
     BindingLock,
+    CapRoom,
+    Count,
     DueChange,
+    GroupFailed,
+    GroupJoined,
+    GroupOpened,
     LineShares,
     OrderCompletedDecision,
+    OrderPaid,
     OrderPaidDecision,
+    OrderRefunded,
     OrderRefundedDecision,
     OrderReleased,
     OrderReleasedDecision,
+    OrderVoided,
+    PeriodCorrected,
     Person,
     Posting,
+    RewardReleased,
     Share,
+    TierChange,
+    TierChangeKind,
 )
-from services.ledger.domain.plan import Rule
+from services.ledger.domain.plan import Plan, PlanVersion
+from services.ledger.domain.rules import GroupFormed, Release
+
+# ---------------------------------------------------------------- paid
 
 
 def record(books: Books, command: RecordOrder) -> Answer:
@@ -43,8 +65,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
         again = repeated(recorded[0], f"order {fact.order_id!r}", fact, command.occurred_us)
         assert again is not None
         return again
-    numbers = {line.line_no for line in fact.lines}
-    if len(numbers) != len(fact.lines):
+    if len({line.line_no for line in fact.lines}) != len(fact.lines):
         raise Malformed("order.lines", "two lines have the same line_no")
     buyer = books.member(fact.member_id)
     if buyer is None:
@@ -54,204 +75,519 @@ def record(books: Books, command: RecordOrder) -> Answer:
     version = books.plan_in_force(command.occurred_us)
     if version is None:
         raise NoPlanInForce(to_text(command.occurred_us))
+    plan = version.plan
     lock = None
+    if fact.referrer_id and books.member(fact.referrer_id) is None:
+        raise MemberUnknown(fact.referrer_id, "referrer_id")
     if not buyer.locked:
-        lock = BindingLock(fact.member_id, buyer.referrer_id, buyer.touch_position)
-        buyer = buyer._replace(locked=True, binding_position=books.position + 1)
-    people = path(books, fact.member_id, buyer, version.plan.depth)
-    rules = version.plan.rules
-    earned = [0] * (len(people) + 1)
-    lines = []
-    for line in fact.lines:
-        shares = entitle(rules, people, line, line.base_minor)
-        for _, payee, amount in shares:
-            earned[payee] += amount
-        lines.append(LineShares(line.line_no, tuple(shares)))
-    asset = fact.currency
-    pool = sum(earned)
-    postings = []
-    if pool:
-        postings.append(Posting(Account.COMMISSION, "", -pool, asset))
-        if earned[0]:
-            postings.append(Posting(Account.BREAKAGE, "", earned[0], asset))
-        postings += [
-            Posting(Account.PENDING, person.member_id, amount, asset) for person, amount in zip(people, earned[1:], strict=True) if amount
-        ]
-    decision = OrderPaidDecision(ENGINE_VERSION, version.position, lock, people, tuple(lines), tuple(postings))
-    return [Draft(stream, fact, decision, command.occurred_us)]
+        lock = _lock(books, fact, buyer, plan)
+        buyer = buyer._replace(locked=True, referrer_id=lock.referrer_id, binding_position=books.position + 1)
+    group_first = bool(fact.group_id) and not _joined(books, fact.group_id)
+    people = path(books, fact.member_id, buyer, plan.depth, command.occurred_us)
+    if not plan.is_plain or fact.attributions or any(line.attributions for line in fact.lines):
+        people += _in_roles(books, fact, plan, command.occurred_us)
+    invited = lock is not None and bool(lock.referrer_id)
+    standing = Standing(plan, people, fact, command.occurred_us, invited=invited, group_first=group_first)
+    remaining = {line.line_no: (line.base_minor, line.quantity) for line in fact.lines}
+    ahead = Ahead(books)
+    counted = _counted(books, version, fact, command.occurred_us, standing, invited)
+    counts = counting.moved(counted, standing, None, remaining, ahead.counter)
+    tier_changes = _promotions(books, plan, counted, counts, ahead, people)
+    standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
+    rooms = Rooms(None, lambda rule, payee: _room(plan, rule, people[payee - 1].member_id, command.occurred_us, ahead))
+    lines = entitle(standing, remaining, rooms)
+    lines = _with_whole(lines, _rewards(plan, counted, standing, None, remaining, ahead))
+    amounts: dict[tuple[int, Release | None, str], int] = {}
+    for _, shares in lines:
+        for rule_index, payee, amount in shares:
+            rule = plan.rules[rule_index]
+            slot = (payee, rule.release if payee and rule.release.on == "at_once" else None, rule.asset)
+            amounts[slot] = amounts.get(slot, 0) + amount
+    counts += _capped(plan, people, lines, command.occurred_us)
+    decision = OrderPaidDecision(
+        ENGINE_VERSION,
+        version.position,
+        lock,
+        people,
+        tuple(lines),
+        _accrual(ahead, people, amounts, fact.currency),
+        counted.period_id,
+        tuple(CapRoom(rule, payee, room) for (rule, payee), room in rooms.asked.items()),
+        tuple(counts),
+        tuple(tier_changes),
+        group_first,
+    )
+    drafts = [Draft(stream, fact, decision, command.occurred_us)]
+    if fact.group_id:
+        drafts.append(Draft(f"group/{fact.group_id}", GroupJoined(fact.group_id, fact.order_id), None, command.occurred_us))
+    return drafts
 
 
-def path(books: Books, buyer_id: str, buyer: Member, depth: int) -> tuple[Person, ...]:
+def _lock(books: Books, fact: OrderPaid, buyer: Member, plan: Plan) -> BindingLock:
+    """The lifetime lock falls to the touch that counts; to the code on the order where the plan says so."""
+    if plan.touch != "order" or not fact.referrer_id:
+        return BindingLock(fact.member_id, buyer.referrer_id, buyer.touch_position)
+    if fact.referrer_id == fact.member_id:
+        raise SelfBinding(fact.member_id)
+    if books.stands_above(fact.member_id, of=fact.referrer_id):
+        raise BindingCycle(fact.member_id, fact.referrer_id)
+    return BindingLock(fact.member_id, fact.referrer_id, books.position + 1)
+
+
+def _joined(books: Books, group_id: str) -> list[str]:
+    """The orders that joined a group so far. Raises GroupUnknown, GroupClosed for one that failed."""
+    entries = books.stream(f"group/{group_id}")
+    if not entries:
+        raise GroupUnknown(group_id)
+    if any(isinstance(entry.fact, GroupFailed) for entry in entries):
+        raise GroupClosed(group_id, "failed")
+    return [entry.fact.order_id for entry in entries if isinstance(entry.fact, GroupJoined)]
+
+
+def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> tuple[Person, ...]:
     """The buyer and the locked people above, nearest first, at most `depth` of them. An open binding ends it: a touch pays nobody."""
-    people = [_person(buyer_id, buyer)]
+    people = [_person(books, buyer_id, buyer, at_us)]
     current = buyer
     while len(people) <= depth and current.locked and current.referrer_id:
         above_id = current.referrer_id
         above = books.member(above_id)
         assert above is not None, "a binding names only enrolled members"
-        people.append(_person(above_id, above))
+        people.append(_person(books, above_id, above, at_us))
         current = above
     return tuple(people)
 
 
-def _person(member_id: str, member: Member) -> Person:
+def _person(books: Books, member_id: str, member: Member, at_us: int) -> Person:
     """A binding to nobody is no binding to anybody: its position is 0."""
     bound = member.locked and member.referrer_id
-    return Person(member_id, member.tier, member.binding_position if bound else 0, member.tier_position)
+    tier = books.tier_at(member_id, member, at_us) if books.standings else member.tier
+    return Person(member_id, tier, member.binding_position if bound else 0, member.tier_position)
+
+
+def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:
+    """Everybody whom the plan looks at for a role: named on the order, found by place, holding it everywhere; the opener of the group."""
+    found: list[Person] = []
+    seen: set[Attribution] = set()
+    for one in (*fact.attributions, *(one for line in fact.lines for one in line.attributions)):
+        if one.member_id and books.member(one.member_id) is None:
+            raise MemberUnknown(one.member_id, "attributions.member_id")
+        if one in seen or one.role not in plan.attributed_roles:
+            continue
+        seen.add(one)
+        if one.member_id:
+            found.append(_in_role(books, one.member_id, one.role, "", 0, 1, at_us))
+        else:
+            found += [
+                _in_role(books, grant.member_id, one.role, one.scope, grant.position, grant.weight, at_us)
+                for grant in books.holders(one.role, one.scope, at_us)
+            ]
+    for role in sorted(plan.pool_roles):
+        if Attribution(role, "", "") not in seen:
+            found += [
+                _in_role(books, grant.member_id, role, "", grant.position, grant.weight, at_us) for grant in books.holders(role, "", at_us)
+            ]
+    if fact.group_id and any(isinstance(rule, GroupFormed) for rule in plan.rules):
+        opened = books.stream(f"group/{fact.group_id}")[0].fact
+        assert isinstance(opened, GroupOpened), "a group's stream begins with its opening"
+        found.append(_in_role(books, opened.opener_id, "opener", "", 0, 1, at_us))
+    return tuple(found)
+
+
+def _in_role(books: Books, member_id: str, role: str, scope: str, position: int, weight: int, at_us: int) -> Person:
+    member = books.member(member_id)
+    assert member is not None, "roles are granted only to enrolled members"
+    person = _person(books, member_id, member, at_us)
+    return person._replace(role=role, scope=scope, role_position=position, weight=weight)
+
+
+def _counted(books: Books, version: PlanVersion, fact: OrderPaid, paid_us: int, standing: Standing, invited: bool) -> counting.Order:
+    """The order as counting sees it, its volumes in the first period that is not closed."""
+    plan = version.plan
+    period_id = ""
+    if plan.period_rules:
+        period = periods.period_of(plan, paid_us)
+        while books.is_closed(period.period_id) and plan.period != "campaign":
+            period = periods.period_of(plan, period.ends_us)
+        period_id = "" if books.is_closed(period.period_id) else period.period_id
+    return counting.Order(plan, fact, paid_us, [person.member_id for person in standing.path[1:]], period_id, invited)
+
+
+def _promotions(
+    books: Books, plan: Plan, order: counting.Order, counts: Sequence[Count], ahead: Ahead, people: Sequence[Person]
+) -> list[TierChange]:
+    if not plan.promotions:
+        return []
+    read = counting.with_counts(ahead.counter, counts)
+    tiers = {person.member_id: person.tier for person in people if not person.role}
+    changes = []
+    for member_id in counting.looked_at(plan, order):
+        tier = counting.met(plan, member_id, tiers[member_id], order.day, read)
+        if tier:
+            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, tiers[member_id]))
+    return changes
+
+
+def _room(plan: Plan, rule_index: int, member_id: str, paid_us: int, ahead: Ahead) -> int | None:
+    """What a cap by period leaves a payee; None: there is none."""
+    rule = plan.rules[rule_index]
+    if rule.cap_period_minor is None:
+        return None
+    period = periods.period_of(plan, paid_us)
+    return rule.cap_period_minor - ahead.counter(counting.Key(counting.cap_counter(rule.id), period.period_id, member_id))
+
+
+def _capped(plan: Plan, people: Sequence[Person], lines: Iterable[LineShares], paid_us: int) -> list[Count]:
+    """What shares, or changes of shares, add to what was earned by rules that are capped by period."""
+    if not plan.counts:
+        return []
+    earned: dict[tuple[str, str], int] = {}
+    for _, shares in lines:
+        for rule_index, payee, amount in shares:
+            rule = plan.rules[rule_index]
+            if payee and rule.cap_period_minor is not None:
+                key = (counting.cap_counter(rule.id), people[payee - 1].member_id)
+                earned[key] = earned.get(key, 0) + amount
+    period_id = periods.period_of(plan, paid_us).period_id if earned else ""
+    return [Count(counter, period_id, member_id, amount) for (counter, member_id), amount in earned.items() if amount]
+
+
+def _rewards(
+    plan: Plan, order: counting.Order, standing: Standing, before: Remaining | None, after: Remaining, ahead: Ahead
+) -> list[Share]:
+    """`counted`: what the inviter is owed with the invitees they have now, less what they were owed before."""
+    shares = []
+    for index, rule in plan.counted_rules:
+        invitees, change = counting.qualified(order, standing, rule, before, after, ahead.counter)
+        amount = rule.owed(invitees + change) - rule.owed(invitees)
+        if amount:
+            shares.append(Share(index, 2, amount))
+    return shares
+
+
+def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineShares]:
+    """The lines, with more shares of the order as a whole."""
+    if not whole:
+        return lines
+    if lines and lines[-1].line_no == 0:
+        return [*lines[:-1], LineShares(0, (*lines[-1].shares, *whole))]
+    return [*lines, LineShares(0, tuple(whole))]
+
+
+def _accrual(
+    ahead: Ahead, people: Sequence[Person], amounts: Mapping[tuple[int, Release | None, str], int], currency: str
+) -> tuple[Posting, ...]:
+    """Postings of what is earned now, {(payee, at once, asset): amount}: by asset the company's, then each payee's."""
+    postings: list[Posting] = []
+    for asset in dict.fromkeys(["", *(asset for _, _, asset in amounts)]):
+        mine = {(payee, at_once): amount for (payee, at_once, of), amount in amounts.items() if of == asset and amount}
+        pool = sum(mine.values())
+        if not mine:
+            continue
+        name = asset or currency
+        if pool:
+            postings.append(Posting(Account.COMMISSION, "", -pool, name))
+        if mine.get((0, None)):
+            postings.append(Posting(Account.BREAKAGE, "", mine[(0, None)], name))
+        moved: dict[tuple[Account, str], int] = {}
+        for payee, at_once in sorted(mine, key=lambda slot: (slot[0], slot[1] is not None)):
+            if not payee:
+                continue
+            member_id, amount = people[payee - 1].member_id, mine[(payee, at_once)]
+            for account, part in settle(ahead.balance(member_id, asset), amount) if at_once else [(Account.PENDING, amount)]:
+                _add(moved, account, member_id, part)
+                if at_once:
+                    ahead.moves(member_id, asset, account, part)
+        postings += _postings(moved, name)
+    return tuple(postings)
+
+
+# ---------------------------------------------------------------- completed
 
 
 def complete(books: Books, command: CompleteOrder) -> Answer:
     """From now the release waits only for its days: what each share still entitles to becomes due."""
-    order = _known(books, command.fact.order_id)
+    order = known(books, command.fact.order_id)
     if order.completed is not None:
         again = repeated(order.completed, f"completion of order {command.fact.order_id!r}", command.fact, command.occurred_us)
         assert again is not None
         return again
-    _not_before("completed_at", order, command.occurred_us)
-    rules = books.plan_at(order.decision.plan_position).plan.rules
-    due: dict[tuple[str, int], int] = {}
-    for line in order.lines.values():
-        for (rule_index, payee), amount in line.entitled.items():
-            if payee and amount:
-                days = rules[rule_index].release_days
-                key = (order.decision.people[payee - 1].member_id, command.occurred_us + days * DAY_US)
-                due[key] = due.get(key, 0) + amount
-    changes = tuple(DueChange(member_id, due_us, amount) for (member_id, due_us), amount in due.items())
+    not_before("completed_at", order, command.occurred_us)
+    plan = books.plan_at(order.decision.plan_position).plan
+    changes = newly_due(order, plan, completed_us=command.occurred_us)
     return [Draft(order.paid.stream, command.fact, OrderCompletedDecision(changes), command.occurred_us)]
+
+
+def newly_due(order: Order, plan: Plan, completed_us: int | None = None, formed_us: int | None = None) -> tuple[DueChange, ...]:
+    """What becomes due because an order is completed, or its group is formed, at a time."""
+    due: dict[tuple[str, int, str], int] = {}
+    for entitled in (*(line.entitled for line in order.lines.values()), order.whole):
+        for (rule_index, payee), amount in entitled.items():
+            rule = plan.rules[rule_index]
+            waits_for_group = rule.release.on == "group_formed" and bool(order.fact.group_id)
+            happened_us = formed_us if waits_for_group else completed_us
+            if payee and amount and happened_us is not None and rule.release.on != "at_once":
+                if rule.release.on == "period_close":
+                    happened_us = periods.period_of(plan, happened_us).ends_us
+                key = (order.decision.people[payee - 1].member_id, happened_us + rule.release.days * DAY_US, rule.asset)
+                due[key] = due.get(key, 0) + amount
+    return tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items() if amount > 0)
+
+
+# ---------------------------------------------------------------- refunded, voided
 
 
 def refund(books: Books, command: RefundOrder) -> Answer:
     """Takes from every payee what the refunded part no longer entitles to, by the rates, people and engine frozen with the order."""
     fact = command.fact
-    order = _known(books, fact.order_id)
+    order = known(books, fact.order_id)
     key = f"refund {fact.refund_id!r} of order {fact.order_id!r}"
     again = repeated(order.refunds.get(fact.refund_id), key, fact, command.occurred_us)
     if again:
         return again
-    _not_before("refunded_at", order, command.occurred_us)
-    remaining = _remaining_after(order, command)
+    not_before("refunded_at", order, command.occurred_us)
+    refunded = _refunded(order, command)
+    after = {
+        line_no: (base - refunded[line_no][0], units - refunded[line_no][1]) if line_no in refunded else (base, units)
+        for line_no, (base, units) in order.remaining().items()
+    }
+    if order.voided:
+        after = order.remaining()
     plan = books.plan_at(order.decision.plan_position).plan
-    people, asset = order.decision.people, order.fact.currency
-    engine = ENGINES[order.decision.engine_version]
-    lines = []
-    # {(payee, release days): change}; the payee 0 is breakage.
-    changes: dict[tuple[int, int], int] = {}
-    for line_no, base_minor in remaining.items():
-        state = order.lines[line_no]
-        shares = _difference(state.entitled, engine(plan.rules, people, state.line, base_minor))
-        for rule_index, payee, amount in shares:
-            slot = (payee, plan.rules[rule_index].release_days if payee else 0)
-            changes[slot] = changes.get(slot, 0) + amount
-        lines.append(LineShares(line_no, tuple(shares)))
-    postings, due = _reversal(books, order, changes, plan.rules)
     released = ""
     buyer = order.fact.member_id
-    if plan.on_full_refund == "release" and order.decision.binding_locked and _empties(order, command, remaining):
+    if plan.on_full_refund == "release" and order.decision.binding_locked and _empties(order, refunded):
         member = books.member(buyer)
         if member is not None and member.binding_position == order.paid.position:
             released = buyer
-    decision = OrderRefundedDecision(order.decision.engine_version, tuple(lines), due, _postings(postings, asset), released)
-    return [Draft(order.paid.stream, fact, decision, command.occurred_us)]
+    return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
 
 
-def _remaining_after(order: Order, command: RefundOrder) -> dict[int, int]:
-    """{line: base that remains} for the lines a refund names. Raises LineUnknown, RefundExceedsPaid, Malformed."""
-    bases: dict[int, int] = {}
-    quantities: dict[int, int] = {}
+def void(ahead: Ahead, order: Order, group_id: str, occurred_us: int) -> list[Draft]:
+    """Takes back all that an order earned: its group failed."""
+    plan = ahead.books.plan_at(order.decision.plan_position).plan
+    fact = OrderVoided(order.fact.order_id, group_id)
+    return reverse(ahead, order, plan, dict.fromkeys(order.lines, (0, 0)), fact, occurred_us, list(order.lines), "")
+
+
+def reverse(
+    ahead: Ahead,
+    order: Order,
+    plan: Plan,
+    after: Remaining,
+    fact: OrderRefunded | OrderVoided,
+    occurred_us: int,
+    concerned: Sequence[int],
+    released_member_id: str,
+) -> list[Draft]:
+    """The entry that brings an order to what remains of it, and the correction of its period if that is closed."""
+    decided, before = order.decision, order.remaining()
+    standing = standing_of(order, plan)
+    counted = counted_of(order, plan, standing)
+    counts = counting.moved(counted, standing, before, after, ahead.counter)
+    frozen = {(room.rule_index, room.payee): room.room_minor for room in decided.rooms}
+    now = dict(ENGINES[decided.engine_version](standing, after, Rooms(frozen), None))
+    rewards = _rewards(plan, counted, standing, before, after, ahead)
+    lines = []
+    for line_no in dict.fromkeys([*concerned, *order.lines]):
+        shares = _difference(order.entitled(line_no), now[line_no])
+        if shares or line_no in concerned:
+            lines.append(LineShares(line_no, tuple(shares)))
+    # What counted rules gave stays until the count says otherwise.
+    whole = {key: amount for key, amount in order.whole.items() if key[0] not in dict(plan.counted_rules)}
+    shares = [*_difference(whole, now.get(0, ())), *rewards]
+    if shares:
+        lines.append(LineShares(0, tuple(shares)))
+    counts += _capped(plan, decided.people, lines, order.paid.occurred_us)
+    changes: dict[tuple[int, Release | None, str], int] = {}
+    for _, changed in lines:
+        for rule_index, payee, amount in changed:
+            rule = plan.rules[rule_index]
+            slot = (payee, rule.release if payee else None, rule.asset)
+            changes[slot] = changes.get(slot, 0) + amount
+    postings, due = _reversal(ahead, order, plan, changes)
+    tier_changes = _evidence_gone(ahead.books, order, plan, before, after)
+    ahead.counts(counts)
+    decision = OrderRefundedDecision(
+        decided.engine_version, tuple(lines), due, postings, released_member_id, tuple(counts), tuple(tier_changes)
+    )
+    drafts = [Draft(order.paid.stream, fact, decision, occurred_us)]
+    period_id = decided.period_id
+    if period_id and ahead.books.is_closed(period_id):
+        refund_id = fact.refund_id if isinstance(fact, OrderRefunded) else ""
+        volumes = [count for count in counts if count.bucket == period_id and count.counter.startswith("rule:")]
+        correction = corrections.correct(ahead, PeriodCorrected(period_id, order.fact.order_id, refund_id), volumes)
+        if correction is not None:
+            drafts.append(Draft(f"period/{period_id}", *correction, occurred_us))
+    return drafts
+
+
+def standing_of(order: Order, plan: Plan) -> Standing:
+    """What was frozen with an order, as the engine takes it."""
+    decided = order.decision
+    promoted = (change.tier for change in decided.tier_changes if change.member_id == order.fact.member_id)
+    return Standing(
+        plan,
+        decided.people,
+        order.fact,
+        order.paid.occurred_us,
+        invited=decided.binding_locked is not None and bool(decided.binding_locked.referrer_id),
+        promoted=next(promoted, ""),
+        group_first=decided.group_first,
+    )
+
+
+def counted_of(order: Order, plan: Plan, standing: Standing) -> counting.Order:
+    above = [person.member_id for person in standing.path[1:]]
+    return counting.Order(plan, order.fact, order.paid.occurred_us, above, order.decision.period_id, standing.invited)
+
+
+def _refunded(order: Order, command: RefundOrder) -> dict[int, tuple[int, int]]:
+    """{line: (base, units) refunded} for the lines a refund names. Raises LineUnknown, RefundExceedsPaid, Malformed."""
+    found: dict[int, tuple[int, int]] = {}
     for refunded in command.fact.lines:
         if not refunded.base_minor and not refunded.quantity:
             raise Malformed("refund.lines", f"line {refunded.line_no} refunds nothing: base_minor and quantity are both 0")
-        bases[refunded.line_no] = bases.get(refunded.line_no, 0) + refunded.base_minor
-        quantities[refunded.line_no] = quantities.get(refunded.line_no, 0) + refunded.quantity
-    for line_no, base in bases.items():
+        base, units = found.get(refunded.line_no, (0, 0))
+        found[refunded.line_no] = (base + refunded.base_minor, units + refunded.quantity)
+    for line_no, (base, units) in found.items():
         state = order.lines.get(line_no)
         if state is None:
             raise LineUnknown(command.fact.order_id, line_no)
         if base > state.remaining_base:
             raise RefundExceedsPaid(command.fact.order_id, line_no, "base_minor", state.remaining_base, base)
-        if quantities[line_no] > state.remaining_quantity:
-            raise RefundExceedsPaid(command.fact.order_id, line_no, "quantity", state.remaining_quantity, quantities[line_no])
-    return {line_no: order.lines[line_no].remaining_base - base for line_no, base in bases.items()}
+        if units > state.remaining_quantity:
+            raise RefundExceedsPaid(command.fact.order_id, line_no, "quantity", state.remaining_quantity, units)
+    return found
 
 
-def _empties(order: Order, command: RefundOrder, remaining: dict[int, int]) -> bool:
-    left = sum(line.remaining_quantity for line in order.lines.values()) - sum(line.quantity for line in command.fact.lines)
-    return left == 0 and not any(remaining.get(line_no, line.remaining_base) for line_no, line in order.lines.items())
+def _empties(order: Order, refunded: Mapping[int, tuple[int, int]]) -> bool:
+    return not any(
+        line.remaining_base > refunded.get(line_no, (0, 0))[0] or line.remaining_quantity > refunded.get(line_no, (0, 0))[1]
+        for line_no, line in order.lines.items()
+    )
 
 
-def _difference(before: dict[tuple[int, int], int], after: Iterable[Share]) -> list[Share]:
+def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, after: Remaining) -> list[TierChange]:
+    """What the plan says of tiers that rest on an order of which nothing remains."""
+    if plan.on_evidence_refunded == "keep" or not _anything(order, before) or _anything(order, after):
+        return []
+    changes = []
+    for evidence in books.tiers_resting_on(order.fact.order_id):
+        member = books.member(evidence.member_id)
+        standing = books.standings.get(evidence.member_id)
+        if member is None or member.tier_position != evidence.position or (standing is not None and standing.frozen):
+            continue
+        if plan.on_evidence_refunded == "demote":
+            changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, evidence.previous_tier, evidence.tier))
+        else:
+            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier))
+    return changes
+
+
+def _anything(order: Order, remaining: Remaining) -> bool:
+    return any(lives(line, *remaining[line.line_no]) for line in order.fact.lines)
+
+
+def _difference(before: Mapping[tuple[int, int], int], after: Iterable[Share]) -> list[Share]:
     changed = {key: -amount for key, amount in before.items()}
     for rule_index, payee, amount in after:
         changed[(rule_index, payee)] = changed.get((rule_index, payee), 0) + amount
     return [Share(rule_index, payee, amount) for (rule_index, payee), amount in changed.items() if amount]
 
 
+class _Slot(NamedTuple):
+    """Where pending shares of one member wait: for a due time, or (None) for what makes them due."""
+
+    member_id: str
+    release: Release | None
+    due_us: int | None
+    asset: str
+
+
 def _reversal(
-    books: Books, order: Order, changes: dict[tuple[int, int], int], rules: tuple[Rule, ...]
-) -> tuple[dict[tuple[Account, str], int], tuple[DueChange, ...]]:
+    ahead: Ahead, order: Order, plan: Plan, changes: Mapping[tuple[int, Release | None, str], int]
+) -> tuple[tuple[Posting, ...], tuple[DueChange, ...]]:
     """Where each change is taken from: pending while the share is not released, then available, then debt."""
-    postings: dict[tuple[Account, str], int] = {(Account.COMMISSION, ""): -sum(changes.values())}
-    due: dict[tuple[str, int], int] = {}
-    balances: dict[str, Balance] = {}
-    for (payee, days), amount in changes.items():
+    postings: dict[str, dict[tuple[Account, str], int]] = {}
+    for _, _, asset in changes:
+        postings[asset] = {(Account.COMMISSION, ""): -sum(amount for key, amount in changes.items() if key[2] == asset)}
+    due: dict[tuple[str, int, str], int] = {}
+    pending = _pending(order, plan) if plan.counted_rules else None
+    for (payee, release, asset), amount in changes.items():
         if not payee:
-            _add(postings, Account.BREAKAGE, "", amount)
+            _add(postings[asset], Account.BREAKAGE, "", amount)
             continue
+        assert release is not None
         member_id = order.decision.people[payee - 1].member_id
-        due_us = order.due_us(days)
-        if due_us is None or (member_id, due_us) not in order.released:
-            _add(postings, Account.PENDING, member_id, amount)
+        due_us = order.due_us(release, plan)
+        left = amount
+        if release.on != "at_once" and (due_us is None or (member_id, due_us, asset) not in order.released):
+            if pending is not None:
+                # A reward that another order gave is not here to be taken: what is pending here never falls below nothing.
+                slot = _Slot(member_id, release if due_us is None else None, due_us, asset)
+                stood = pending.get(slot, 0)
+                pending[slot] = stood + amount
+                left = max(0, stood + amount) - max(0, stood)
+            _add(postings[asset], Account.PENDING, member_id, left)
             if due_us is not None:
-                due[(member_id, due_us)] = due.get((member_id, due_us), 0) + amount
-            continue
-        balance = balances.get(member_id) or books.balance(member_id)
-        for account, part in settle(balance, amount) if amount > 0 else claw_back(balance, -amount):
-            _add(postings, account, member_id, part)
-            balance += Balance(available=part) if account is Account.AVAILABLE else Balance(debt=part)
-        balances[member_id] = balance
-    return postings, tuple(DueChange(member_id, due_us, amount) for (member_id, due_us), amount in due.items() if amount)
+                key = (member_id, due_us, asset)
+                due[key] = due.get(key, 0) + left
+            left = amount - left
+        if left:
+            balance = ahead.balance(member_id, asset)
+            for account, part in settle(balance, left) if left > 0 else claw_back(balance, -left):
+                _add(postings[asset], account, member_id, part)
+                ahead.moves(member_id, asset, account, part)
+    dues = tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items() if amount)
+    return tuple(one for asset, moved in postings.items() for one in _postings(moved, asset or order.fact.currency)), dues
 
 
-def settle(balance: Balance, amount: int) -> list[tuple[Account, int]]:
-    """Where incoming money goes: debts first, the rest to available."""
-    owed = min(-balance.debt, amount)
-    return [(account, part) for account, part in ((Account.DEBT, owed), (Account.AVAILABLE, amount - owed)) if part]
+def _pending(order: Order, plan: Plan) -> dict[_Slot, int]:
+    """What an order entitles to by where it waits; what it has pending there is that, where it is more than nothing."""
+    found = {_Slot(member_id, None, due_us, asset): amount for (member_id, due_us, asset), amount in order.due.items()}
+    for entitled in (*(line.entitled for line in order.lines.values()), order.whole):
+        for (rule_index, payee), amount in entitled.items():
+            rule = plan.rules[rule_index]
+            if payee and rule.release.on != "at_once" and order.due_us(rule.release, plan) is None:
+                slot = _Slot(order.decision.people[payee - 1].member_id, rule.release, None, rule.asset)
+                found[slot] = found.get(slot, 0) + amount
+    return found
 
 
-def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
-    """Where money to be taken back comes from: available as far as it reaches, the rest becomes debt."""
-    taken = min(balance.available, amount)
-    return [(account, -part) for account, part in ((Account.AVAILABLE, taken), (Account.DEBT, amount - taken)) if part]
+# ---------------------------------------------------------------- released
 
 
 def release(books: Books, command: ReleaseDue) -> Answer:
-    """Moves what is due and not held to available, one entry for each order. Nothing due: no entry."""
-    balances: dict[str, Balance] = {}
+    """Moves what is due and not held to available, one entry for each order or other source. Nothing due: no entry."""
+    ahead = Ahead(books)
     drafts = []
-    for order_id, dues in books.releasable(command.occurred_us, command.limit):
-        postings: dict[tuple[Account, str], int] = {}
-        for member_id, _, amount in dues:
-            balance = balances.get(member_id) or books.balance(member_id)
-            _add(postings, Account.PENDING, member_id, -amount)
-            for account, part in settle(balance, amount):
-                _add(postings, account, member_id, part)
-                balance += Balance(debt=part) if account is Account.DEBT else NOTHING
-            balances[member_id] = balance
+    for source, dues in books.releasable(command.occurred_us, command.limit):
+        postings: dict[str, dict[tuple[Account, str], int]] = {}
+        for member_id, _, amount, asset in dues:
+            moved = postings.setdefault(asset, {})
+            _add(moved, Account.PENDING, member_id, -amount)
+            for account, part in settle(ahead.balance(member_id, asset), amount):
+                _add(moved, account, member_id, part)
+                ahead.moves(member_id, asset, account, part)
         decision = OrderReleasedDecision(
-            tuple(due._replace(amount_minor=-due.amount_minor) for due in dues), _postings(postings, books.currency)
+            tuple(due._replace(amount_minor=-due.amount_minor) for due in dues),
+            tuple(one for asset, moved in postings.items() for one in _postings(moved, asset or books.currency)),
         )
-        drafts.append(Draft(f"order/{order_id}", OrderReleased(order_id), decision, command.occurred_us))
+        stream = stream_of(source)
+        fact = RewardReleased(source) if "/" in source else OrderReleased(source)
+        drafts.append(Draft(stream, fact, decision, command.occurred_us))
     return drafts
 
 
-def _known(books: Books, order_id: str) -> Order:
+def known(books: Books, order_id: str) -> Order:
+    """Raises OrderUnknown."""
     order = books.order(order_id)
     if order is None:
         raise OrderUnknown(order_id)
     return order
 
 
-def _not_before(field: str, order: Order, occurred_us: int) -> None:
+def not_before(field: str, order: Order, occurred_us: int) -> None:
     if occurred_us < order.paid.occurred_us:
         raise DatedTooEarly(field, to_text(order.paid.occurred_us), to_text(occurred_us))
 
@@ -260,5 +596,5 @@ def _add(postings: dict[tuple[Account, str], int], account: Account, member_id: 
     postings[(account, member_id)] = postings.get((account, member_id), 0) + amount
 
 
-def _postings(amounts: dict[tuple[Account, str], int], asset: str) -> tuple[Posting, ...]:
+def _postings(amounts: Mapping[tuple[Account, str], int], asset: str) -> tuple[Posting, ...]:
     return tuple(Posting(account, member_id, amount, asset) for (account, member_id), amount in amounts.items() if amount)

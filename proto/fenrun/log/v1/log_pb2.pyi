@@ -1085,11 +1085,14 @@ class OrderPaidDecision(_message.Message):
     ROOMS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     TIER_CHANGES_FIELD_NUMBER: _builtins.int
+    GROUP_FIRST_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.int
     plan_position: _builtins.int
     """The plan.published.v1 entry the order is paid under."""
     period_id: _builtins.str
     """The period whose volumes this order counts in, such as 2026-03; empty: the plan has no rules by period."""
+    group_first: _builtins.bool
+    """This order joined its group first."""
     @_builtins.property
     def binding_locked(self) -> Global___BindingLocked: ...
     @_builtins.property
@@ -1119,10 +1122,11 @@ class OrderPaidDecision(_message.Message):
         rooms: _abc.Iterable[Global___CapRoom] | None = ...,
         counts: _abc.Iterable[Global___Count] | None = ...,
         tier_changes: _abc.Iterable[Global___TierChange] | None = ...,
+        group_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "engine_version", b"engine_version", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "engine_version", b"engine_version", "group_first", b"group_first", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,217 @@
+"""Counters: what promotions, caps, counted rules and periods look at, kept with the orders that move them. docs/counters.md names them.
+
+An order moves counters when it is recorded, and back as far as nothing of it remains; by the plan version it was recorded under, so that
+whatever it added it also takes away.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from services.ledger.domain.engine import Remaining, Standing, lives
+from services.ledger.domain.facts import Count, LineKind, OrderPaid
+from services.ledger.domain.plan import Plan
+from services.ledger.domain.rules import Condition, Counted, Promotion, Rank, When, local_day
+
+
+class Key(NamedTuple):
+    """Which counter of whom."""
+
+    counter: str
+    bucket: str
+    member_id: str
+
+
+# What a counter stands at.
+Read = Callable[[Key], int]
+
+
+def volume_counter(rule_id: str) -> str:
+    """Base counted for a rule by period, or invites for a rank of them; the bucket is the period."""
+    return f"rule:{rule_id}"
+
+
+def qualified_counter(rule_id: str) -> str:
+    """Qualified invitees of an inviter, for a counted rule."""
+    return f"qualified:{rule_id}"
+
+
+def invitee_counter(rule_id: str) -> str:
+    """Living orders of an invitee that a counted rule looks at; the bucket is the inviter."""
+    return f"invitee:{rule_id}"
+
+
+def cap_counter(rule_id: str) -> str:
+    """Earned by a capped rule; the bucket is the period."""
+    return f"cap:{rule_id}"
+
+
+def task_counter(rule_id: str) -> str:
+    """How often a task was paid."""
+    return f"task:{rule_id}"
+
+
+# Living orders of a direct; the bucket is the one they are locked to.
+DIRECT_ORDERS = "direct_orders"
+
+
+class Order(NamedTuple):
+    """An order as far as counting looks: who stands above the buyer, nearest first, and what was frozen."""
+
+    plan: Plan
+    fact: OrderPaid
+    paid_us: int
+    above: Sequence[str]
+    period_id: str
+    # It let the lock fall to the one at level 1.
+    invited: bool
+
+    @property
+    def day(self) -> str:
+        return local_day(self.paid_us, self.plan.zone_us).isoformat()
+
+    @property
+    def inviter(self) -> str:
+        return self.above[0] if self.above else ""
+
+
+def windows(condition: Condition, day: str) -> list[str]:
+    """The buckets that a condition looks at on a day."""
+    if not condition.days:
+        return [""]
+    last = date.fromisoformat(day)
+    return [(last - timedelta(days=back)).isoformat() for back in range(condition.days) if last.toordinal() - back >= 1]
+
+
+def moved(order: Order, standing: Standing, before: Remaining | None, after: Remaining, read: Read) -> list[Count]:
+    """How the counters move when what remains of an order goes from `before` (None: it is recorded now) to `after`.
+
+    Caps are counted apart, from the shares. `read` gives what counters stand at before.
+    """
+    plan, fact = order.plan, order.fact
+    if not plan.counts:
+        return []
+    changes: dict[Key, int] = {}
+
+    def add(counter: str, bucket: str, member_id: str, amount: int) -> None:
+        if amount:
+            key = Key(counter, bucket, member_id)
+            changes[key] = changes.get(key, 0) + amount
+
+    def living(remaining: Remaining | None, means: Callable[[int], bool]) -> bool:
+        return remaining is not None and any(
+            lives(line, *remaining[line.line_no]) and means(index) for index, line in enumerate(fact.lines)
+        )
+
+    def turned(means: Callable[[int], bool]) -> int:
+        """1: something of what is meant lives from now on, -1: nothing any more."""
+        return int(living(after, means)) - int(living(before, means))
+
+    def base(remaining: Remaining | None, means: Callable[[int], bool]) -> int:
+        return 0 if remaining is None else sum(remaining[line.line_no][0] for index, line in enumerate(fact.lines) if means(index))
+
+    def anything(_: int) -> bool:
+        return True
+
+    buyer = fact.member_id
+    alive, grown = turned(anything), base(after, anything) - base(before, anything)
+    for condition in plan.conditions:
+        # Set, not added: two conditions may look at one counter.
+        bucket = order.day if condition.days else ""
+        match condition.metric:
+            case "orders":
+                changes[Key("orders", bucket, buyer)] = alive
+            case "own_volume":
+                changes[Key("own_volume", bucket, buyer)] = grown
+            case "team_volume":
+                for member_id in (buyer, *order.above[: condition.depth]):
+                    changes[Key(condition.counter, bucket, member_id)] = grown
+            case "gift_packs":
+                changes[Key("gift_packs", bucket, buyer)] = turned(lambda index: fact.lines[index].kind is LineKind.GIFT_PACK)
+            case "qualified_directs":
+                if order.inviter and alive:
+                    pair = Key(DIRECT_ORDERS, order.inviter, buyer)
+                    changes[pair] = alive
+                    changes[Key("qualified_directs", "", order.inviter)] = _crossed(read(pair), alive)
+    for _, counted in plan.counted_rules:
+        turn = turned(_meant(standing, counted.when))
+        if order.inviter and turn:
+            add(invitee_counter(counted.id), order.inviter, buyer, turn)
+            _, change = qualified(order, standing, counted, before, after, read)
+            add(qualified_counter(counted.id), "", order.inviter, change)
+    for _, rule in plan.period_rules:
+        meant = _meant(standing, rule.when)
+        if isinstance(rule, Rank) and rule.board == "invites":
+            if order.invited and order.inviter:
+                add(volume_counter(rule.id), order.period_id, order.inviter, turned(meant))
+        else:
+            add(volume_counter(rule.id), order.period_id, buyer, base(after, meant) - base(before, meant))
+    return [Count(*key, amount) for key, amount in changes.items() if amount]
+
+
+def _meant(standing: Standing, when: When) -> Callable[[int], bool]:
+    """Whether conditions hold for the line at an index."""
+    return lambda index: standing.means(when, standing.fact.lines[index])
+
+
+def qualified(order: Order, standing: Standing, rule: Counted, before: Remaining | None, after: Remaining, read: Read) -> tuple[int, int]:
+    """(how many invitees of the inviter are qualified by a counted rule now, how that changes)."""
+    if not order.inviter:
+        return 0, 0
+
+    def living(remaining: Remaining | None) -> bool:
+        return remaining is not None and any(
+            lives(line, *remaining[line.line_no]) and standing.means(rule.when, line) for line in order.fact.lines
+        )
+
+    turn = int(living(after)) - int(living(before))
+    pair = read(Key(invitee_counter(rule.id), order.inviter, order.fact.member_id))
+    return read(Key(qualified_counter(rule.id), "", order.inviter)), _crossed(pair, turn)
+
+
+def _crossed(count: int, change: int) -> int:
+    """1 when a count leaves 0, -1 when it comes back to it."""
+    return int(count + change > 0) - int(count > 0)
+
+
+def keys(order: Order) -> Iterable[Key]:
+    """Every counter that `moved` and `met` look at for an order."""
+    plan, buyer = order.plan, order.fact.member_id
+    if order.inviter:
+        for _, rule in plan.counted_rules:
+            yield Key(invitee_counter(rule.id), order.inviter, buyer)
+            yield Key(qualified_counter(rule.id), "", order.inviter)
+    for condition in plan.conditions:
+        if condition.metric == "qualified_directs" and order.inviter:
+            yield Key(DIRECT_ORDERS, order.inviter, buyer)
+        for bucket in windows(condition, order.day):
+            for member_id in looked_at(plan, order):
+                yield Key(condition.counter, bucket, member_id)
+
+
+def looked_at(plan: Plan, order: Order) -> list[str]:
+    """Whose promotion an order may bring about: its buyer, and those above as far as a metric reaches."""
+    reaches = [one.depth if one.metric == "team_volume" else int(one.metric == "qualified_directs") for one in plan.conditions]
+    return [order.fact.member_id, *order.above[: max(reaches, default=0)]]
+
+
+def met(plan: Plan, member_id: str, tier: str, day: str, read: Read) -> str:
+    """The highest tier above a member's own whose conditions they meet; empty: none."""
+    own = plan.tiers.index(tier) if tier in plan.tiers else -1
+    best = own
+    for promotion in plan.promotions:
+        rank = plan.tiers.index(promotion.tier)
+        if rank > best and _holds(promotion, member_id, day, read):
+            best = rank
+    return plan.tiers[best] if best > own else ""
+
+
+def _holds(promotion: Promotion, member_id: str, day: str, read: Read) -> bool:
+    found = (sum(read(Key(one.counter, bucket, member_id)) for bucket in windows(one, day)) >= one.at_least for one in promotion.conditions)
+    return all(found) if promotion.every else any(found)
+
+
+def with_counts(read: Read, counts: Iterable[Count]) -> Read:
+    """`read`, with these counts moved."""
+    ahead: Mapping[Key, int] = {Key(c.counter, c.bucket, c.member_id): c.amount for c in counts}
+    return lambda key: read(key) + ahead.get(key, 0)
