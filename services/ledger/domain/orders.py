@@ -90,19 +90,27 @@ def record(books: Books, command: RecordOrder) -> Answer:
     standing = Standing(plan, people, fact, command.occurred_us, invited=invited, group_first=group_first)
     remaining = {line.line_no: (line.base_minor, line.quantity) for line in fact.lines}
     ahead = Ahead(books)
-    counted = _counted(books, version, fact, command.occurred_us, standing, invited)
-    counts = counting.moved(counted, standing, None, remaining, ahead.counter)
-    tier_changes = _promotions(books, plan, counted, counts, ahead, people)
-    standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
+    period_id = ""
+    counts: list[Count] = []
+    tier_changes: list[TierChange] = []
+    rewards: list[Share] = []
+    if plan.counts:
+        counted = _counted(books, version, fact, command.occurred_us, standing, invited)
+        period_id = counted.period_id
+        counts = counting.moved(counted, standing, None, remaining, ahead.counter)
+        tier_changes = _promotions(books, plan, counted, counts, ahead, people)
+        standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
+        rewards = _rewards(plan, counted, standing, None, remaining, ahead)
     rooms = Rooms(None, lambda rule, payee: _room(plan, rule, people[payee - 1].member_id, command.occurred_us, ahead))
-    lines = entitle(standing, remaining, rooms)
-    lines = _with_whole(lines, _rewards(plan, counted, standing, None, remaining, ahead))
-    amounts: dict[tuple[int, Release | None, str], int] = {}
+    lines = _with_whole(entitle(standing, remaining, rooms), rewards)
+    # {asset: {(payee, at once): amount}}, money first.
+    earned: dict[str, dict[tuple[int, bool], int]] = {"": {}}
     for _, shares in lines:
         for rule_index, payee, amount in shares:
             rule = plan.rules[rule_index]
-            slot = (payee, rule.release if payee and rule.release.on == "at_once" else None, rule.asset)
-            amounts[slot] = amounts.get(slot, 0) + amount
+            mine = earned.setdefault(rule.asset, {})
+            slot = (payee, rule.release.on == "at_once" and payee > 0)
+            mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
@@ -110,9 +118,9 @@ def record(books: Books, command: RecordOrder) -> Answer:
         lock,
         people,
         tuple(lines),
-        _accrual(ahead, people, amounts, fact.currency),
-        counted.period_id,
-        tuple(CapRoom(rule, payee, room) for (rule, payee), room in rooms.asked.items()),
+        _accrual(ahead, people, earned, fact.currency),
+        period_id,
+        tuple(CapRoom(rule, payee, room) for (rule, payee), room in rooms.asked.items()) if rooms.asked else (),
         tuple(counts),
         tuple(tier_changes),
         group_first,
@@ -274,30 +282,32 @@ def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineSha
 
 
 def _accrual(
-    ahead: Ahead, people: Sequence[Person], amounts: Mapping[tuple[int, Release | None, str], int], currency: str
+    ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str
 ) -> tuple[Posting, ...]:
-    """Postings of what is earned now, {(payee, at once, asset): amount}: by asset the company's, then each payee's."""
+    """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's."""
     postings: list[Posting] = []
-    for asset in dict.fromkeys(["", *(asset for _, _, asset in amounts)]):
-        mine = {(payee, at_once): amount for (payee, at_once, of), amount in amounts.items() if of == asset and amount}
-        pool = sum(mine.values())
-        if not mine:
-            continue
+    for asset, mine in earned.items():
         name = asset or currency
+        pool = left = 0
+        moved: dict[tuple[Account, str], int] = {}
+        for (payee, at_once), amount in sorted(mine.items()):
+            pool += amount
+            if not payee:
+                left = amount
+                continue
+            member_id = people[payee - 1].member_id
+            if not at_once:
+                key = (Account.PENDING, member_id)
+                moved[key] = moved.get(key, 0) + amount
+                continue
+            for account, part in settle(ahead.balance(member_id, asset), amount):
+                _add(moved, account, member_id, part)
+                ahead.moves(member_id, asset, account, part)
         if pool:
             postings.append(Posting(Account.COMMISSION, "", -pool, name))
-        if mine.get((0, None)):
-            postings.append(Posting(Account.BREAKAGE, "", mine[(0, None)], name))
-        moved: dict[tuple[Account, str], int] = {}
-        for payee, at_once in sorted(mine, key=lambda slot: (slot[0], slot[1] is not None)):
-            if not payee:
-                continue
-            member_id, amount = people[payee - 1].member_id, mine[(payee, at_once)]
-            for account, part in settle(ahead.balance(member_id, asset), amount) if at_once else [(Account.PENDING, amount)]:
-                _add(moved, account, member_id, part)
-                if at_once:
-                    ahead.moves(member_id, asset, account, part)
-        postings += _postings(moved, name)
+        if left:
+            postings.append(Posting(Account.BREAKAGE, "", left, name))
+        postings += [Posting(account, member_id, amount, name) for (account, member_id), amount in moved.items() if amount]
     return tuple(postings)
 
 

@@ -115,6 +115,9 @@ class Amount:
 
     def top(self, base_minor: int, count: int) -> int:
         """The most that anybody gets, over `denominator`."""
+        if len(self._parts) == 1:
+            rate, fixed = self._parts[None]
+            return rate * base_minor + fixed * count * self.denominator
         return max(rate * base_minor + fixed * count * self.denominator for rate, fixed in self._parts.values())
 
     def rate_of(self, tier: str) -> Rate | None:
