@@ -153,6 +153,8 @@ class Player:
     payees: dict[str, None] = field(default_factory=dict)
     assets: dict[str, None] = field(default_factory=lambda: {CURRENCY: None})
     payouts: dict[str, str] = field(default_factory=dict)
+    # Rules that count people over many orders: what one order gave may be taken with another.
+    counting: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------ calls
 
@@ -168,8 +170,9 @@ class Player:
 
     def publish(self, document: str, at: Any = DAY_ONE) -> None:
         program = self.client.program_id
-        for points in read_document(document).get("points") or ():
-            self.assets[points] = None
+        plan = read_document(document)
+        self.assets |= dict.fromkeys(plan.get("points") or ())
+        self.counting |= {rule["id"] for rule in plan["rules"] if rule["kind"] == "counted"}
         self.call(
             self.client.ledger.PublishPlan,
             lp.PublishPlanRequest(program_id=program, document=document, published_at=moment(at)),
