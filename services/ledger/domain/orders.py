@@ -228,12 +228,13 @@ def _promotions(
     if not plan.promotions:
         return []
     read = counting.with_counts(ahead.counter, counts)
-    tiers = {person.member_id: person.tier for person in people if not person.role}
+    path = {person.member_id: person for person in people if not person.role}
     changes = []
     for member_id in counting.looked_at(plan, order):
-        tier = counting.met(plan, member_id, tiers[member_id], order.day, read)
+        person = path[member_id]
+        tier = counting.met(plan, member_id, person.tier, order.day, read)
         if tier:
-            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, tiers[member_id]))
+            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, person.tier, person.tier_position))
     return changes
 
 
@@ -494,10 +495,11 @@ def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, af
         standing = books.standings.get(evidence.member_id)
         if member is None or member.tier_position != evidence.position or (standing is not None and standing.frozen):
             continue
-        if plan.on_evidence_refunded == "demote":
-            changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, evidence.previous_tier, evidence.tier))
-        else:
-            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier))
+        if plan.on_evidence_refunded == "freeze":
+            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier, evidence.position))
+            continue
+        back = (evidence.previous_tier, evidence.tier, evidence.position, evidence.previous_position)
+        changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, *back))
     return changes
 
 
