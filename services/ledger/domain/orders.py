@@ -1,9 +1,10 @@
 """Orders: paid, completed, refunded, voided, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from services.kernel.decider import Answer, Draft, repeated
+from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
     BindingCycle,
     CurrencyMismatch,
@@ -356,7 +357,7 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     key = f"refund {fact.refund_id!r} of order {fact.order_id!r}"
     again = repeated(order.refunds.get(fact.refund_id), key, fact, command.occurred_us)
     if again:
-        return again
+        return replace(again, more=_corrections(books, order, fact))
     not_before("refunded_at", order, command.occurred_us)
     refunded = _refunded(order, command)
     after = {
@@ -368,6 +369,14 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     plan = books.plan_at(order.decision.plan_position).plan
     released = _lock_released(books, order, plan) if _empties(order, refunded) else ""
     return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
+
+
+def _corrections(books: Books, order: Order, fact: OrderRefunded) -> tuple[Entry, ...]:
+    """The correction that a recorded refund brought about, if it did."""
+    if not order.decision.period_id or not books.is_closed(order.decision.period_id):
+        return ()
+    corrected = PeriodCorrected(order.decision.period_id, fact.order_id, fact.refund_id)
+    return tuple(entry for entry in books.stream(f"period/{corrected.period_id}") if entry.fact == corrected)
 
 
 def void(ahead: Ahead, order: Order, group_id: str, occurred_us: int) -> list[Draft]:
