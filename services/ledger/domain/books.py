@@ -6,11 +6,12 @@ which keys it holds, absent ones included, and raises NotLoaded for any other, s
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
-from services.ledger.domain.counting import Key
+from services.ledger.domain.counting import Key, Window
 from services.ledger.domain.facts import (
     Account,
     AdjustmentPosted,
@@ -355,6 +356,8 @@ class Books:
     # {order: tiers that rest on it}
     evidence: dict[str, list[Evidence]] = field(default_factory=dict)
     counters: dict[Key, int] = field(default_factory=dict)
+    # Sums over days that a partial state was loaded with, by (counter, member); a complete one adds them up itself.
+    windows: dict[tuple[str, str], dict[Window, int]] = field(default_factory=dict)
     # None: not loaded.
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
@@ -408,6 +411,16 @@ class Books:
         if not self.complete and key not in self.counters and not self.closing:
             raise NotLoaded(f"counter {key}")
         return self.counters.get(key, 0)
+
+    def window(self, window: Window) -> int:
+        if self.complete:
+            first, last = date.fromisoformat(window.first_day).toordinal(), date.fromisoformat(window.last_day).toordinal()
+            days = (date.fromordinal(day).isoformat() for day in range(first, last + 1))
+            return sum(self.counters.get(Key(window.counter, day, window.member_id), 0) for day in days)
+        found = self.windows.get((window.counter, window.member_id), {}).get(window)
+        if found is None:
+            raise NotLoaded(f"counter {window}")
+        return found
 
     def holders(self, role: str, scope: str, at_us: int) -> list[Grant]:
         """Who holds a role at a place (empty: everywhere) at a time, in the order granted."""
@@ -505,6 +518,10 @@ class Ahead:
 
     def counter(self, key: Key) -> int:
         return self.books.counter(key) + self._counts.get(key, 0)
+
+    def window(self, window: Window) -> int:
+        drafted = sum(amount for key, amount in self._counts.items() if window.holds(*key)) if self._counts else 0
+        return self.books.window(window) + drafted
 
     def counts(self, counts: Iterable[Count]) -> None:
         for counter, bucket, member_id, amount in counts:
@@ -655,6 +672,9 @@ def _role(books: Books, fact: RoleGranted | RoleEnded, position: int) -> None:
 
 
 def _count(books: Books, key: Key, amount: int) -> None:
+    for window, total in books.windows.get((key.counter, key.member_id), {}).items():
+        if window.holds(*key):
+            books.windows[(key.counter, key.member_id)][window] = total + amount
     if books.complete or key in books.counters:
         total = books.counters.get(key, 0) + amount
         if total or not books.complete:

@@ -100,7 +100,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
     if plan.counts:
         counted = _counted(books, version, fact, command.occurred_us, standing, invited)
         period_id = counted.period_id
-        counts = counting.moved(counted, standing, None, remaining, ahead.counter)
+        counts = counting.moved(counted, standing, None, remaining, ahead)
         tier_changes = _promotions(books, plan, counted, counts, ahead, people)
         standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
         rewards = _rewards(plan, counted, standing, None, remaining, ahead)
@@ -228,7 +228,7 @@ def _promotions(
 ) -> list[TierChange]:
     if not plan.promotions:
         return []
-    read = counting.with_counts(ahead.counter, counts)
+    read = counting.Moved(ahead, counts)
     path = {person.member_id: person for person in people if not person.role}
     changes = []
     for member_id in counting.looked_at(plan, order):
@@ -269,7 +269,7 @@ def _rewards(
     """`counted`: what the inviter is owed with the invitees they have now, less what they were owed before."""
     shares = []
     for index, rule in plan.counted_rules:
-        invitees, change = counting.qualified(order, standing, rule, before, after, ahead.counter)
+        invitees, change = counting.qualified(order, standing, rule, before, after, ahead)
         amount = rule.owed(invitees + change) - rule.owed(invitees)
         if amount:
             shares.append(Share(index, 2, amount))
@@ -410,7 +410,7 @@ def reverse(
     decided, before = order.decision, order.remaining()
     standing = standing_of(order, plan)
     counted = counted_of(order, plan, standing)
-    counts = counting.moved(counted, standing, before, after, ahead.counter)
+    counts = counting.moved(counted, standing, before, after, ahead)
     frozen = {(room.rule_index, room.payee): room.room_minor for room in decided.rooms}
     now = dict(ENGINES[decided.engine_version](standing, after, Rooms(frozen), None))
     rewards = _rewards(plan, counted, standing, before, after, ahead)
