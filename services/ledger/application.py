@@ -159,7 +159,7 @@ class Loading:
             await self._load_windows()
         if self._balances:
             await self._load_balances()
-        if books.sources_due:
+        if self._balances:
             books.holds = await self._holds(sorted({member_id for member_id, _ in self._balances}))
 
     # ------------------------------------------------------------ what the commands name

@@ -213,9 +213,9 @@ class Order:
         return self.paid.decision
 
     def due_us(self, release: Release, plan: Plan) -> int | None:
-        """When shares that are released so fall due; None while what they wait for has not happened, and for those paid at once."""
+        """When shares that are released so fall due; None while what they wait for has not happened."""
         if release.on == "at_once":
-            return None
+            return self.paid.occurred_us
         if release.on == "group_formed" and self.fact.group_id:
             return None if self.formed is None else self.formed.occurred_us + release.days * DAY_US
         if self.completed is None:
@@ -224,6 +224,13 @@ class Order:
         if release.on == "period_close":
             happened_us = period_of(plan, happened_us).ends_us
         return happened_us + release.days * DAY_US
+
+    def waits(self, member_id: str, release: Release, due_us: int | None, asset: str) -> bool:
+        """Whether shares of a member that fall due then are still pending. Those paid at once are only where a hold stopped them."""
+        key = (member_id, due_us or 0, asset)
+        if release.on == "at_once" and key not in self.due:
+            return False
+        return due_us is None or key not in self.released
 
     def remaining(self) -> dict[int, tuple[int, int]]:
         """{line: (base, units)} of what still counts."""
@@ -406,6 +413,10 @@ class Books:
         if not self.complete and key not in self.apart:
             raise NotLoaded(f"{account.name.lower()} of {member_id}")
         return self.apart.get(key, 0)
+
+    def is_held(self, member_id: str) -> bool:
+        """Whether a hold stops releases to a member. A partial state that may pay at once holds the holds of whomever it may pay."""
+        return any(hold.member_id == member_id for hold in self.holds.values())
 
     def counter(self, key: Key) -> int:
         if not self.complete and key not in self.counters and not self.closing:

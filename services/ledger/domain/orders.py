@@ -115,18 +115,20 @@ def record(books: Books, command: RecordOrder) -> Answer:
             slot = (payee, rule.release.on == "at_once" and payee > 0)
             mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
+    postings, due = _accrual(ahead, people, earned, fact.currency, command.occurred_us)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
         version.position,
         lock,
         people,
         tuple(lines),
-        _accrual(ahead, people, earned, fact.currency),
+        postings,
         period_id,
         tuple(CapRoom(rule, payee, room) for (rule, payee), room in rooms.asked.items()) if rooms.asked else (),
         tuple(counts),
         tuple(tier_changes),
         group_first,
+        due,
     )
     drafts = [Draft(stream, fact, decision, command.occurred_us)]
     if fact.group_id:
@@ -286,10 +288,14 @@ def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineSha
 
 
 def _accrual(
-    ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str
-) -> tuple[Posting, ...]:
-    """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's."""
+    ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str, occurred_us: int
+) -> tuple[tuple[Posting, ...], tuple[DueChange, ...]]:
+    """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's.
+
+    What is paid at once to somebody held is pending, and due at once.
+    """
     postings: list[Posting] = []
+    due: dict[tuple[str, int, str], int] = {}
     for asset, mine in earned.items():
         name = asset or currency
         pool = left = 0
@@ -300,7 +306,11 @@ def _accrual(
                 left = amount
                 continue
             member_id = people[payee - 1].member_id
-            if not at_once:
+            held = at_once and ahead.books.is_held(member_id)
+            if held:
+                slot = (member_id, occurred_us, asset)
+                due[slot] = due.get(slot, 0) + amount
+            if held or not at_once:
                 key = (Account.PENDING, member_id)
                 moved[key] = moved.get(key, 0) + amount
                 continue
@@ -312,7 +322,8 @@ def _accrual(
         if left:
             postings.append(Posting(Account.BREAKAGE, "", left, name))
         postings += [Posting(account, member_id, amount, name) for (account, member_id), amount in moved.items() if amount]
-    return tuple(postings)
+    dues = tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items())
+    return tuple(postings), dues
 
 
 # ---------------------------------------------------------------- completed
@@ -549,7 +560,7 @@ def _reversal(
         member_id = order.decision.people[payee - 1].member_id
         due_us = order.due_us(release, plan)
         left = amount
-        if release.on != "at_once" and (due_us is None or (member_id, due_us, asset) not in order.released):
+        if order.waits(member_id, release, due_us, asset):
             if pending is not None:
                 # A reward that another order gave is not here to be taken: what is pending here never falls below nothing.
                 slot = _Slot(member_id, release if due_us is None else None, due_us, asset)
