@@ -333,24 +333,10 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def ValidatePlan(self, request: pb.ValidatePlanRequest, context: Context) -> pb.ValidatePlanResponse:
-        document = read_document(request.document)
-        plan = parse(document)
         async with self._connect() as connection:
             await eventlog.head(connection, request.program_id)
             plans = await self._ledger.plans(connection, request.program_id)
-        # A plan that says no beginning would begin when it is published: now.
-        from_us = _begins(plan, time.time_ns() // 1000)
-        earlier = _before(plans, plan)
-        findings = lint(replace(plan, effective_from_us=from_us), earlier)
-        return pb.ValidatePlanResponse(
-            plan_id=plan.plan_id,
-            version=plan.version,
-            content_hash=content_hash(canonical(document)),
-            findings=[finding_message(finding) for finding in findings],
-            # What is published already is never refused.
-            publishable=len(earlier) < len(plans) or refusing(findings) is None,
-            sentences=telling.tell(plan),
-        )
+        return validated(request.document, plans)
 
     @unary
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
@@ -469,6 +455,25 @@ def _chosen(plans: Sequence[PlanVersion], request: pb.GetPlanRequest) -> PlanVer
     if found is None:
         raise PlanUnknown(problem, request.latest_of_plan_id)
     return found
+
+
+def validated(text: str, plans: Sequence[PlanVersion]) -> pb.ValidatePlanResponse:
+    """What there is to say of a draft beside the versions published already. Raises PlanInvalid."""
+    document = read_document(text)
+    plan = parse(document)
+    # A plan that says no beginning would begin when it is published: now.
+    from_us = _begins(plan, time.time_ns() // 1000)
+    earlier = _before(plans, plan)
+    findings = lint(replace(plan, effective_from_us=from_us), earlier)
+    return pb.ValidatePlanResponse(
+        plan_id=plan.plan_id,
+        version=plan.version,
+        content_hash=content_hash(canonical(document)),
+        findings=[finding_message(finding) for finding in findings],
+        # What is published already is never refused.
+        publishable=len(earlier) < len(plans) or refusing(findings) is None,
+        sentences=telling.tell(plan),
+    )
 
 
 def _begins(plan: Plan, published_us: int) -> int:
