@@ -64,7 +64,6 @@ SOURCES: Mapping[str, str] = {
     "higher-tier-earns-less": "",
     "versions-overlap": "",
     "rule-never-pays": "",
-    "role-nobody-can-name": "",
     "role-misspelt": "",
     "points-unused": "",
     "waiver-unknown": "",
@@ -406,10 +405,7 @@ def _roles(plan: Plan) -> Iterator[Found]:
     for index, rule in enumerate(plan.rules):
         if isinstance(rule, Attributed):
             path = f"rules[{index}].role"
-            if rule.role == "opener":
-                problem = "Nobody is named as opener on an order: the ledger keeps that word for whoever opened its group."
-                yield "error", "role-nobody-can-name", path, f"{problem} Use kind: triggered, on: group_formed, or another role."
-            elif rule.role not in ROLES and (close := get_close_matches(rule.role, ROLES, 1, cutoff=0.8)):
+            if rule.role not in ROLES and (close := get_close_matches(rule.role, ROLES, 1, cutoff=0.8)):
                 problem = f"Orders usually name a {close[0]}; a {rule.role} they would have to name in just this spelling."
                 yield "warning", "role-misspelt", path, f"{problem} Write {close[0]} if that is meant."
 
