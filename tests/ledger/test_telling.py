@@ -155,8 +155,8 @@ def test_conditions_are_told_in_the_plans_zone() -> None:
         one for one in tell(parse(plan(zone="+08:00", rules=[{"id": "r", "kind": "self", "rate": "1%", "when": when}]))) if "Rule" in one
     ]
     assert (
-        "Only for goods and fees, for product A or B, for category 茶, for store s1, for region 310000 or 330100, paid from 2026-03-01 00:00"
-        " (+08:00), paid before 2026-04-01 00:00 (+08:00), on Mondays and Saturdays, on the 1st, 2nd, 3rd, 11th,"
+        "Only for goods and fees, for product A or B, for category 茶, for store s1, for region 310000 or 330100, paid from 2026-03-01"
+        " 00:00 (+08:00), paid before 2026-04-01 00:00 (+08:00), on Mondays and Saturdays, on the 1st, 2nd, 3rd, 11th,"
         " 22nd and 28th of a month, in"
         " orders of 1.00 CNY or more."
     ) in told

@@ -50,7 +50,8 @@ def publish(
         program_id=call.program, document=_text(file), published_at=timestamp(at), expected_content_hash=expected
     )
     response = call.ledger.PublishPlan(request)
-    if call.wrote(response, response.receipt, f"plan {response.plan_id} version {response.version}, content {response.content_hash.hex()}"):
+    if call.wrote(response, response.receipt, f"plan {response.plan_id} version {response.version}"):
+        terminal.say(f"content {response.content_hash.hex()}")
         _findings(response.findings)
 
 
