@@ -102,6 +102,8 @@ class Evidence(NamedTuple):
     tier: str
     previous_tier: str
     position: int
+    # The entry that gave the tier before; 0: none, or an upgrade by hand, which does not say.
+    previous_position: int = 0
 
 
 class Balance(NamedTuple):
@@ -610,7 +612,8 @@ def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
         return [(fact.evidence_order_id, rests)] if fact.evidence_order_id else []
     if isinstance(fact, OrderPaid):
         return [
-            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position)) for change in tier_changes(entry)
+            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
+            for change in tier_changes(entry)
         ]
     return []
 
@@ -633,7 +636,7 @@ def _stand(books: Books, member_id: str, standing: Standing | None) -> None:
 
 def _change_tier(books: Books, change: TierChange, position: int) -> None:
     if change.kind is not TierChangeKind.FROZEN:
-        _change(books, change.member_id, tier=change.tier, tier_position=position)
+        _change(books, change.member_id, tier=change.tier, tier_position=change.tier_position or position)
     _stand(books, change.member_id, standing_after_change(change))
 
 

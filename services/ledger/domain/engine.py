@@ -184,7 +184,7 @@ def parts_of_attributed(at: At, rule: Attributed, amount: Amount) -> Parts | Non
     exact = amount.top(at.base_minor, at.count)
     holders = at.standing.holders(named)
     held = sum(weight for _, weight in holders) or 1
-    if rule.referrer_share is None:
+    if rule.referrer_share is None or not holders:
         return Parts(exact * held, amount.denominator * held, [(place + 1, exact * weight) for place, weight in holders])
     theirs, whole = rule.referrer_share.numerator, rule.referrer_share.denominator
     parts = [(place + 1, exact * weight * (whole - theirs)) for place, weight in holders]

@@ -1,9 +1,10 @@
 """Orders: paid, completed, refunded, voided, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from services.kernel.decider import Answer, Draft, repeated
+from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
     BindingCycle,
     CurrencyMismatch,
@@ -228,12 +229,13 @@ def _promotions(
     if not plan.promotions:
         return []
     read = counting.with_counts(ahead.counter, counts)
-    tiers = {person.member_id: person.tier for person in people if not person.role}
+    path = {person.member_id: person for person in people if not person.role}
     changes = []
     for member_id in counting.looked_at(plan, order):
-        tier = counting.met(plan, member_id, tiers[member_id], order.day, read)
+        person = path[member_id]
+        tier = counting.met(plan, member_id, person.tier, order.day, read)
         if tier:
-            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, tiers[member_id]))
+            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, person.tier, person.tier_position))
     return changes
 
 
@@ -355,7 +357,7 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     key = f"refund {fact.refund_id!r} of order {fact.order_id!r}"
     again = repeated(order.refunds.get(fact.refund_id), key, fact, command.occurred_us)
     if again:
-        return again
+        return replace(again, more=_corrections(books, order, fact))
     not_before("refunded_at", order, command.occurred_us)
     refunded = _refunded(order, command)
     after = {
@@ -367,6 +369,14 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     plan = books.plan_at(order.decision.plan_position).plan
     released = _lock_released(books, order, plan) if _empties(order, refunded) else ""
     return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
+
+
+def _corrections(books: Books, order: Order, fact: OrderRefunded) -> tuple[Entry, ...]:
+    """The correction that a recorded refund brought about, if it did."""
+    if not order.decision.period_id or not books.is_closed(order.decision.period_id):
+        return ()
+    corrected = PeriodCorrected(order.decision.period_id, fact.order_id, fact.refund_id)
+    return tuple(entry for entry in books.stream(f"period/{corrected.period_id}") if entry.fact == corrected)
 
 
 def void(ahead: Ahead, order: Order, group_id: str, occurred_us: int) -> list[Draft]:
@@ -494,10 +504,11 @@ def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, af
         standing = books.standings.get(evidence.member_id)
         if member is None or member.tier_position != evidence.position or (standing is not None and standing.frozen):
             continue
-        if plan.on_evidence_refunded == "demote":
-            changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, evidence.previous_tier, evidence.tier))
-        else:
-            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier))
+        if plan.on_evidence_refunded == "freeze":
+            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier, evidence.position))
+            continue
+        back = (evidence.previous_tier, evidence.tier, evidence.position, evidence.previous_position)
+        changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, *back))
     return changes
 
 

@@ -38,6 +38,8 @@ create table ledger.evidence (
   position      bigint not null,
   tier          text collate "C" not null,
   previous_tier text collate "C" not null,
+  -- The entry that gave the tier before.
+  previous_position bigint not null,
   primary key (program_id, order_id, member_id, position)
 );
 
@@ -111,10 +113,11 @@ create function ledger.fold_roles(
 $$;
 
 create function ledger.fold_evidence(
-  p_base bigint, p_program text, p_order text[], p_member text[], p_position bigint[], p_tier text[], p_previous text[]
+  p_base bigint, p_program text, p_order text[], p_member text[], p_position bigint[], p_tier text[], p_previous text[],
+  p_previous_position bigint[]
 ) returns void language sql as $$
   insert into ledger.evidence
-  select p_program, e.* from unnest(p_order, p_member, p_position, p_tier, p_previous) as e;
+  select p_program, e.* from unnest(p_order, p_member, p_position, p_tier, p_previous, p_previous_position) as e;
 $$;
 
 -- One change for each counter, never zero.

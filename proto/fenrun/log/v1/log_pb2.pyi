@@ -509,11 +509,17 @@ class TierChange(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     PREVIOUS_TIER_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TIER_POSITION_FIELD_NUMBER: _builtins.int
+    TIER_POSITION_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     kind: Global___TierChangeKind.ValueType
     tier: _builtins.str
     """The tier from now on; with FROZEN the title that stays."""
     previous_tier: _builtins.str
+    previous_tier_position: _builtins.int
+    """The entry that gave the previous tier; 0: none."""
+    tier_position: _builtins.int
+    """The entry the tier rests on from now on, where that is an earlier one: with DEMOTED the one that had given the tier that is back."""
     def __init__(
         self,
         *,
@@ -521,10 +527,12 @@ class TierChange(_message.Message):
         kind: Global___TierChangeKind.ValueType = ...,
         tier: _builtins.str = ...,
         previous_tier: _builtins.str = ...,
+        previous_tier_position: _builtins.int = ...,
+        tier_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "previous_tier", b"previous_tier", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "previous_tier", b"previous_tier", "previous_tier_position", b"previous_tier_position", "tier", b"tier", "tier_position", b"tier_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
