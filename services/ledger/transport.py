@@ -317,7 +317,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         if request.expected_content_hash and request.expected_content_hash != content_hash(text):
             raise PlanChanged(request.expected_content_hash.hex(), content_hash(text).hex())
         fact = f.PlanPublished(plan.plan_id, plan.version, text, from_us, plan.effective_until_us)
-        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us), actor(context))
+        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us, linted=True), actor(context))
         entry = outcome.entries[0]
         async with self._connect() as connection:
             plans = await self._ledger.plans(connection, request.program_id)
