@@ -203,6 +203,7 @@ def _order_paid_decision(decision: f.OrderPaidDecision) -> pb.OrderPaidDecision:
         counts=_counts(decision.counts),
         tier_changes=tier_changes_of(decision.tier_changes),
         group_first=decision.group_first,
+        due=_due(decision.due),
     )
 
 
@@ -446,6 +447,7 @@ def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDe
             _read_counts(decided.counts),  # type: ignore[arg-type]
             _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
             decided.group_first,
+            _read_due(decided.due),  # type: ignore[arg-type]
         ),
     )
 

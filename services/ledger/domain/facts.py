@@ -189,6 +189,8 @@ class OrderPaidDecision:
     counts: tuple[Count, ...] = ()
     tier_changes: tuple[TierChange, ...] = ()
     group_first: bool = False
+    # What a hold keeps from being paid at once.
+    due: tuple[DueChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

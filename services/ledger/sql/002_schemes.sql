@@ -50,8 +50,10 @@ create table ledger.counters (
   bucket     text collate "C" not null,
   member_id  text collate "C" not null,
   amount     bigint not null,
-  primary key (program_id, counter, bucket, member_id)
+  primary key (program_id, counter, member_id, bucket)
 ) with (fillfactor = 70);
+-- For closing a period: everything that rules counted in it. ';' is the character after ':'.
+create index counters_of_period on ledger.counters (program_id, bucket) where counter >= 'rule:' and counter < 'rule;';
 
 create table ledger.periods (
   program_id text collate "C" not null,
@@ -127,7 +129,7 @@ create function ledger.fold_counters(
   insert into ledger.counters as k
   select p_program, c.counter, c.bucket, c.member_id, c.change
     from unnest(p_counter, p_bucket, p_member, p_change) as c(counter, bucket, member_id, change)
-  on conflict (program_id, counter, bucket, member_id) do update set amount = k.amount + excluded.amount;
+  on conflict (program_id, counter, member_id, bucket) do update set amount = k.amount + excluded.amount;
   delete from ledger.counters k
    using unnest(p_counter, p_bucket, p_member) as c(counter, bucket, member_id)
    where k.program_id = p_program and k.counter = c.counter and k.bucket = c.bucket and k.member_id = c.member_id and k.amount = 0;

@@ -1094,6 +1094,7 @@ class OrderPaidDecision(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     TIER_CHANGES_FIELD_NUMBER: _builtins.int
     GROUP_FIRST_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.int
     plan_position: _builtins.int
     """The plan.published.v1 entry the order is paid under."""
@@ -1117,6 +1118,10 @@ class OrderPaidDecision(_message.Message):
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
     @_builtins.property
     def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierChange]: ...
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]:
+        """What would have been paid at once to members who are held: due at once, and released when the hold is lifted."""
+
     def __init__(
         self,
         *,
@@ -1131,10 +1136,11 @@ class OrderPaidDecision(_message.Message):
         counts: _abc.Iterable[Global___Count] | None = ...,
         tier_changes: _abc.Iterable[Global___TierChange] | None = ...,
         group_first: _builtins.bool = ...,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "engine_version", b"engine_version", "group_first", b"group_first", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "due", b"due", "engine_version", b"engine_version", "group_first", b"group_first", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
