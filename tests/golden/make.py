@@ -116,7 +116,8 @@ release: {days: 7}
 rules:
   - {id: own, kind: self, rate: 1%, asset: points, release: {on: at_once}}
   - {id: first, kind: generation, generation: 1, rates: {manager: 6%}, fixed_minor: {member: 300}, skip_unqualified: true}
-  - {id: ladder, kind: differential, rates: {member: 5%, manager: 10%, director: 15%}, buyer: deducts, cap_minor: {order: 900, period: 2000}}
+  - {id: ladder, kind: differential, rates: {member: 5%, manager: 10%, director: 15%}, buyer: deducts,
+     cap_minor: {order: 900, period: 2000}}
   - {id: peer, kind: peer, of: ladder, base: income, rates: {director: 10%}}
   - {id: equal, kind: peer, rates: {manager: 1%}, times: 2}
   - {id: creator, kind: attributed, role: creator, rate: 5%, with_referrer: split, referrer_share: 40%}

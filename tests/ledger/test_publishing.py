@@ -1,5 +1,7 @@
 """Publishing over gRPC: what the linter refuses, what it only says, and that what was validated is what is published."""
 
+from dataclasses import replace
+
 import grpc
 import pytest
 from fenrun.ledger.v1 import ledger_pb2 as lp
@@ -67,7 +69,7 @@ def test_validating_refuses_what_cannot_be_read_and_an_unknown_program(client: C
         validate(client, PLAN.replace("10%", "ten"))
     assert reason(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "PLAN_INVALID")
     with pytest.raises(grpc.RpcError) as caught:
-        validate(Client("no-such", client.ledger, client.referral, client.ops), PLAN)
+        validate(replace(client, program_id="no-such"), PLAN)
     assert reason(caught.value)[:2] == (grpc.StatusCode.NOT_FOUND, "PROGRAM_UNKNOWN")
 
 
