@@ -44,6 +44,17 @@ def say(*lines: str) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
+def paragraph(text: str, first: str = "", then: str = "") -> None:
+    """Sentences on stdout, broken between words to the width there is, 100 at most; `first` begins the first line, `then` the others."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    out = console()
+    width = max(20, min(out.width, 100) - max(cell_len(first), cell_len(then)))
+    for number, line in enumerate(Text(text).wrap(out, width)):
+        say(((then if number else first) + line.plain).rstrip())
+
+
 def notice(line: str) -> None:
     """A line on stderr, so that stdout stays what was asked for."""
     sys.stderr.write(f"{line}\n")

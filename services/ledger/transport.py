@@ -1,7 +1,9 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import yaml
@@ -11,14 +13,24 @@ from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import AssetUnknown, Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
+from services.kernel.refusals import (
+    AssetUnknown,
+    Malformed,
+    NoPlanInForce,
+    PlanChanged,
+    PlanInvalid,
+    PlanUnknown,
+    Refusal,
+    TokenInvalid,
+)
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, views
+from services.ledger import codec, explaining, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.books import fold_period
-from services.ledger.domain.plan import PlanVersion, canonical, parse
+from services.ledger.domain.lint import Finding, lint, refusing
+from services.ledger.domain.plan import Plan, PlanVersion, canonical, content_hash, parse
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection, Head
 from services.runtime.serving import (
@@ -300,15 +312,31 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         document = read_document(request.document)
         plan = parse(document)
         published_us = moment("published_at", request.published_at)
-        from_us = published_us if plan.effective_from_us is None else plan.effective_from_us
-        if plan.effective_until_us is not None and plan.effective_until_us <= from_us:
-            raise PlanInvalid("effective.until", f"{to_text(plan.effective_until_us)} is not after the plan begins, {to_text(from_us)}")
-        fact = f.PlanPublished(plan.plan_id, plan.version, canonical(document), from_us, plan.effective_until_us)
-        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us), actor(context))
+        from_us = _begins(plan, published_us)
+        text = canonical(document)
+        if request.expected_content_hash and request.expected_content_hash != content_hash(text):
+            raise PlanChanged(request.expected_content_hash.hex(), content_hash(text).hex())
+        fact = f.PlanPublished(plan.plan_id, plan.version, text, from_us, plan.effective_until_us)
+        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us, linted=True), actor(context))
         entry = outcome.entries[0]
+        async with self._connect() as connection:
+            plans = await self._ledger.plans(connection, request.program_id)
+        findings = lint(replace(plan, effective_from_us=from_us), _before(plans, plan))
         return pb.PublishPlanResponse(
-            receipt=receipt(outcome, entry), plan_id=plan.plan_id, version=plan.version, content_hash=entry.decision.content_hash
+            receipt=receipt(outcome, entry),
+            plan_id=plan.plan_id,
+            version=plan.version,
+            content_hash=entry.decision.content_hash,
+            # Errors are not among them: what is published already is answered whatever the linter has learned since.
+            findings=[finding_message(finding) for finding in findings if finding.severity == "warning"],
         )
+
+    @unary
+    async def ValidatePlan(self, request: pb.ValidatePlanRequest, context: Context) -> pb.ValidatePlanResponse:
+        async with self._connect() as connection:
+            await eventlog.head(connection, request.program_id)
+            plans = await self._ledger.plans(connection, request.program_id)
+        return validated(request.document, plans)
 
     @unary
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
@@ -429,6 +457,39 @@ def _chosen(plans: Sequence[PlanVersion], request: pb.GetPlanRequest) -> PlanVer
     return found
 
 
+def validated(text: str, plans: Sequence[PlanVersion]) -> pb.ValidatePlanResponse:
+    """What there is to say of a draft beside the versions published already. Raises PlanInvalid."""
+    document = read_document(text)
+    plan = parse(document)
+    # A plan that says no beginning would begin when it is published: now.
+    from_us = _begins(plan, time.time_ns() // 1000)
+    earlier = _before(plans, plan)
+    findings = lint(replace(plan, effective_from_us=from_us), earlier)
+    return pb.ValidatePlanResponse(
+        plan_id=plan.plan_id,
+        version=plan.version,
+        content_hash=content_hash(canonical(document)),
+        findings=[finding_message(finding) for finding in findings],
+        # What is published already is never refused.
+        publishable=len(earlier) < len(plans) or refusing(findings) is None,
+        sentences=telling.tell(plan),
+    )
+
+
+def _begins(plan: Plan, published_us: int) -> int:
+    """When a plan that is published at a time comes into force."""
+    from_us = published_us if plan.effective_from_us is None else plan.effective_from_us
+    if plan.effective_until_us is not None and plan.effective_until_us <= from_us:
+        raise PlanInvalid("effective.until", f"{to_text(plan.effective_until_us)} is not after the plan begins, {to_text(from_us)}")
+    return from_us
+
+
+def _before(plans: Sequence[PlanVersion], plan: Plan) -> Sequence[PlanVersion]:
+    """The versions published before this one: all of them, unless it is published already."""
+    own = next((at for at, one in enumerate(plans) if (one.plan.plan_id, one.plan.version) == (plan.plan_id, plan.version)), len(plans))
+    return plans[:own]
+
+
 # ---------------------------------------------------------------- requests to commands
 
 
@@ -488,6 +549,15 @@ def open_balance(request: pb.OpenBalanceRequest) -> c.OpenBalance:
 
 
 # ---------------------------------------------------------------- outcomes to replies
+
+
+SEVERITIES = {"error": pb.PlanFinding.SEVERITY_ERROR, "warning": pb.PlanFinding.SEVERITY_WARNING}
+
+
+def finding_message(finding: Finding) -> pb.PlanFinding:
+    return pb.PlanFinding(
+        severity=SEVERITIES[finding.severity], rule=finding.rule, path=finding.path, problem=finding.problem, source=finding.source
+    )
 
 
 def recorded_order(outcome: Outcome) -> pb.RecordedOrder:

@@ -107,7 +107,6 @@ SCHEMES = """
 plan: schemes
 version: 1
 currency: GBP
-profile: none
 tiers: [member, manager, director]
 points: [points]
 zone: "+08:00"

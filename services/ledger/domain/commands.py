@@ -90,6 +90,8 @@ class PostAdjustment:
 class PublishPlan:
     fact: PlanPublished
     occurred_us: int
+    # Whoever publishes asks for it; what was published before the linter knew better is decided again without.
+    linted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,21 @@
-"""Publishing a plan version: numbered without gaps, never changed."""
+"""Publishing a plan version: numbered without gaps, never changed, and only what its profile allows."""
+
+from dataclasses import replace
 
 from services.kernel.decider import Answer, Draft, repeated
-from services.kernel.refusals import CurrencyMismatch, PlanVersionOutOfOrder
+from services.kernel.refusals import CurrencyMismatch, PlanForbidden, PlanVersionOutOfOrder
 from services.ledger.domain.books import Books
 from services.ledger.domain.commands import PublishPlan
 from services.ledger.domain.facts import PlanDecision
+from services.ledger.domain.lint import lint, refusing
 from services.ledger.domain.plan import content_hash, version_of
 
 
 def publish(books: Books, command: PublishPlan) -> Answer:
-    """One version. The document was parsed at the edge; here it is only put in its place."""
+    """One version. The document was parsed at the edge; here it is held against the law it names and the versions before it.
+
+    What is published already is answered first: a linter that has learned since, or a later version, takes nothing back.
+    """
     fact = command.fact
     stream = f"plan/{fact.plan_id}"
     versions = books.stream(stream)
@@ -22,4 +28,7 @@ def publish(books: Books, command: PublishPlan) -> Answer:
     plan = version_of(fact, 0).plan
     if plan.currency != books.currency:
         raise CurrencyMismatch(books.currency, plan.currency)
+    forbidden = refusing(lint(replace(plan, effective_from_us=fact.effective_from_us), books.plans)) if command.linted else None
+    if forbidden:
+        raise PlanForbidden(forbidden.rule, forbidden.path, forbidden.problem)
     return [Draft(stream, fact, PlanDecision(content_hash(fact.document)), command.occurred_us)]

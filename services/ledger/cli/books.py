@@ -1,0 +1,199 @@
+"""The books: balances, statements, explanations, the trial balance."""
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.console import terminal
+from services.console.client import Call, Lazy, command, parse_time, timestamp
+from services.console.terminal import Cell, Column
+from services.ledger.cli.words import Asset, Member, people
+from services.runtime.currency import exponent
+
+if TYPE_CHECKING:
+    from fenrun.ledger.v1 import ledger_pb2 as pb
+    from fenrun.log.v1 import log_pb2 as log
+else:
+    pb = Lazy("fenrun.ledger.v1.ledger_pb2")
+    log = Lazy("fenrun.log.v1.log_pb2")
+
+app = typer.Typer()
+
+
+def net_minor(balance: "pb.Balance") -> int:
+    """What a member has earned and kept, paid out or not."""
+    return balance.accrued_minor - balance.reversed_minor + balance.adjusted_minor
+
+
+def _position_or_time(text: str) -> Any:
+    return int(text) if text.isascii() and text.isdigit() else parse_time(text)
+
+
+@command(app)
+def balance(
+    call: Call,
+    member: Member,
+    at: Annotated[
+        Any, typer.Option(parser=_position_or_time, metavar="POSITION|TIME", help="Right after this entry, or as the book stood then.")
+    ] = None,
+    asset: Asset = "",
+) -> None:
+    """Where a member's money stands, or their points."""
+    request = pb.GetBalanceRequest(program_id=call.program, member_id=member, asset=asset)
+    if isinstance(at, int):
+        request.position = at
+    elif at is not None:
+        request.recorded_at.CopyFrom(timestamp(at))
+    answer = call.ledger.GetBalance(request)
+    if call.as_json:
+        return terminal.print_json(terminal.plain(answer))
+    found = answer.balance
+    rows: list[tuple[str, int]] = [(name, getattr(found, f"{name}_minor")) for name in ("accrued", "reversed", "adjusted")]
+    rows.append(("net", net_minor(found)))
+    rows += [(name, getattr(found, f"{name}_minor")) for name in ("pending", "available", "reserved", "paid", "debt")]
+    # Accounts apart, which few members have.
+    rows += [(name, minor) for name, minor in (("deposit", found.deposit_minor), ("margin on stock", found.margin_minor)) if minor]
+    terminal.say(f"{found.member_id} at position {answer.as_of_position}")
+    terminal.table([Column(""), Column(found.currency, money=found.currency)], rows)
+
+
+@command(app)
+def statement(
+    call: Call,
+    member: Member,
+    limit: Annotated[int | None, typer.Option(help="Only the newest so many; what was before is the opening.", min=1)] = None,
+    asset: Asset = "",
+) -> None:
+    """A member's postings, oldest first: opening, each with its account's balance after it, closing."""
+    request = pb.ListPostingsRequest(program_id=call.program, member_id=member)
+    moved: list[pb.MemberPosting] = list(call.pages(call.ledger.ListPostings, request, "postings"))
+    asset = asset or call.currency
+    postings = [one for one in moved if one.amount.currency == asset]
+    others = sorted({one.amount.currency for one in moved} - {asset})
+    shown = postings[-limit:] if limit else postings
+    opening, closing = _sums(postings[: len(postings) - len(shown)]), _sums(postings)
+    if call.as_json:
+        document = {"member_id": member, "currency": asset, "opening_minor": opening}
+        return terminal.print_json(document | {"postings": [terminal.plain(one) for one in shown], "closing_minor": closing})
+
+    def ends(name: str, sums: dict[str, int]) -> list[tuple[Cell, ...]]:
+        return [("", "", name if not number else "", account, None, sum_) for number, (account, sum_) in enumerate(sums.items())]
+
+    rows = ends("opening", opening)
+    for one in shown:
+        told = f"{one.type.removesuffix('.v1')} {one.stream.partition('/')[2]}"
+        account = terminal.word(log.Account, one.account)
+        at = f"{one.occurred_at.ToDatetime():%Y-%m-%d %H:%M}"
+        rows.append((one.posting_id, at, told, account, one.amount.minor_units, one.balance_after.minor_units))
+    rows += ends("closing", closing)
+    columns = [Column("posting"), Column("at (UTC)"), Column("fact"), Column("account")]
+    columns += [Column("amount", money=asset), Column("balance", money=asset)]
+    terminal.table(columns, rows, ("", "", "net", "", None, sum(closing.values())))
+    if others:
+        terminal.notice(f"{member} also has postings of {', '.join(others)}; see them with --asset")
+
+
+def _sums(postings: list["pb.MemberPosting"]) -> dict[str, int]:
+    """Balance by account, of the accounts that were ever moved; of none at all, a pending zero: every statement opens at 0."""
+    sums: dict[str, int] = {}
+    for one in postings:
+        account = terminal.word(log.Account, one.account)
+        sums[account] = sums.get(account, 0) + one.amount.minor_units
+    return sums or {"pending": 0}
+
+
+@command(app)
+def explain(call: Call, posting: Annotated[str, typer.Argument(help="As `statement` lists it: 128.2")]) -> None:
+    """Why a posting has the amount it has."""
+    found = call.ledger.Explain(pb.ExplainRequest(program_id=call.program, posting_id=posting))
+    if call.as_json:
+        return terminal.print_json(terminal.plain(found))
+    terminal.say(*found.sentences, "")
+    if found.HasField("plan"):
+        terminal.say(f"plan {found.plan.plan_id} version {found.plan.version}, published at position {found.plan.position}")
+    if found.because_of:
+        terminal.say(f"follows from position {', '.join(map(str, found.because_of))}")
+    terminal.say("")
+    people(found.people)
+    if found.shares:
+        currency = found.posting.asset
+        terminal.table(
+            [
+                Column("line", "number"),
+                Column("rule"),
+                Column("gen", "number"),
+                Column("tier"),
+                Column("rate", "number"),
+                Column("base", money=currency),
+                Column("exact", "number"),
+                Column("before", money=currency, keep=False),
+                Column("after", money=currency),
+                Column("amount", money=currency),
+            ],
+            [
+                (
+                    one.line_no,
+                    one.rule_id,
+                    one.generation,
+                    one.tier,
+                    one.rate,
+                    one.base_minor,
+                    _major_exact(one.exact_minor, currency),
+                    one.entitled_before_minor,
+                    one.entitled_after_minor,
+                    one.amount_minor,
+                )
+                for one in found.shares
+            ],
+            ("", "", "", "", "", None, "", None, None, sum(one.amount_minor for one in found.shares)),
+        )
+
+
+def _major_exact(exact_minor: str, currency: str) -> str:
+    """1790.3 minor units of GBP are 17.903."""
+    if "/" in exact_minor:
+        over, under = exact_minor.split("/")
+        return f"{over}/{int(under) * 10 ** exponent(currency)}"
+    return f"{Decimal(exact_minor).scaleb(-exponent(currency)):f}" if exact_minor else ""
+
+
+@command(app, "trial-balance")
+def trial_balance(
+    call: Call,
+    by: Annotated[str, typer.Option(help="account: the company's and the members' accounts. member: a row for each member.")] = "account",
+    asset: Asset = "",
+) -> None:
+    """The books on one page. By account they sum to zero; by member, net is accrued - reversed + adjusted."""
+    if by not in ("account", "member"):
+        raise typer.BadParameter("--by is account or member")
+    if by == "member":
+        return _by_member(call, asset)
+    found = call.ledger.TrialBalance(pb.TrialBalanceRequest(program_id=call.program, asset=asset))
+    if call.as_json:
+        return terminal.print_json(terminal.plain(found))
+    rows: list[tuple[str, int]] = [(terminal.word(log.Account, one.account), one.balance.minor_units) for one in found.accounts]
+    terminal.say(f"{call.program} at position {found.position}")
+    asset = asset or call.currency
+    terminal.table([Column("account"), Column(asset, money=asset)], rows, ("sum", sum(amount for _, amount in rows)))
+
+
+def _by_member(call: Call, asset: str) -> None:
+    found: list[pb.Balance] = list(
+        call.pages(call.ledger.ListBalances, pb.ListBalancesRequest(program_id=call.program, asset=asset), "balances")
+    )
+    names = ("accrued", "reversed", "adjusted", "net", "pending", "available", "reserved", "paid", "debt")
+    amounts: list[list[int]] = [[net_minor(one) if name == "net" else getattr(one, f"{name}_minor") for name in names] for one in found]
+    totals = [sum(column) for column in zip(*amounts, strict=True)] or [0] * len(names)
+    if call.as_json:
+        balances = [terminal.plain(one) | {"net_minor": net_minor(one)} for one in found]
+        totals_json = {f"{name}_minor": total for name, total in zip(names, totals, strict=True)}
+        return terminal.print_json({"balances": balances, "totals": totals_json})
+    asset = asset or call.currency
+    # Adjustments are rare: their column is there only where there are any.
+    shown = [index for index, name in enumerate(names) if name != "adjusted" or any(row[index] for row in amounts)]
+    terminal.table(
+        [Column("member"), *(Column(names[index], money=asset, keep=names[index] in ("accrued", "net")) for index in shown)],
+        [(one.member_id, *(row[index] for index in shown)) for one, row in zip(found, amounts, strict=True)],
+        ("in all", *(totals[index] for index in shown)),
+    )
