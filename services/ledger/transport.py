@@ -1,6 +1,6 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -12,14 +12,16 @@ from fenrun.type.v1 import type_pb2
 from services.kernel.decider import Entry
 from services.kernel.refusals import AssetUnknown, Malformed, NoPlanInForce, PlanInvalid, PlanUnknown, Refusal, TokenInvalid
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, views
+from services.ledger import codec, explaining, simulating, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.books import fold_period
 from services.ledger.domain.plan import PlanVersion, canonical, parse
+from services.ledger.domain.simulating import Report
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection, Head
+from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
     Told,
@@ -30,6 +32,7 @@ from services.runtime.serving import (
     page_size,
     receipt,
     status_of,
+    streaming,
     unary,
     validate,
     within,
@@ -80,10 +83,12 @@ def read_document(text: str) -> Any:
 
 
 class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
-    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger) -> None:
+    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger, dsn: str) -> None:
         self._connect = connect
         self._writer = writer
         self._ledger = ledger
+        # One simulation takes a core for itself: two at once, and others wait.
+        self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
 
     # ------------------------------------------------------------ orders
 
@@ -307,6 +312,28 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         return pb.PublishPlanResponse(
             receipt=receipt(outcome, entry), plan_id=plan.plan_id, version=plan.version, content_hash=entry.decision.content_hash
         )
+
+    @streaming
+    async def SimulatePlan(self, request: pb.SimulatePlanRequest, context: Context) -> AsyncIterator[pb.SimulatePlanResponse]:
+        draft = parse(read_document(request.document))
+        from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
+        to_us = moment("to", request.to) if request.HasField("to") else None
+        if from_us is not None and to_us is not None and to_us <= from_us:
+            raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+
+        def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
+            return simulating.simulate(connection, request.program_id, draft, from_us, to_us, progress)
+
+        async for step in self._simulations.follow(work):
+            if isinstance(step, Progress):
+                yield pb.SimulatePlanResponse(progress=pb.SimulationProgress(position=step.position, head_position=step.head_position))
+                continue
+            for total in step.totals:
+                yield pb.SimulatePlanResponse(total=pb.SimulationTotal(**total._asdict()))
+            for row in step.by_rule:
+                yield pb.SimulatePlanResponse(by_rule=pb.SimulationRow(**row._asdict()))
+            for row in step.by_member:
+                yield pb.SimulatePlanResponse(by_member=pb.SimulationRow(**row._asdict()))
 
     @unary
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
