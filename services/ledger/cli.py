@@ -14,6 +14,7 @@ import typer
 from services.console import terminal
 from services.console.client import At, Call, Lazy, command, new_id, parse_time, timestamp
 from services.console.terminal import Cell, Column, when
+from services.ledger import simulating_cli
 from services.runtime.currency import exponent, to_major
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ order_app = typer.Typer(help="Paid orders.", no_args_is_help=True)
 payout_app = typer.Typer(help="Paying out, in two steps: request, then confirm or fail.", no_args_is_help=True)
 hold_app = typer.Typer(help="Stopping releases while something is looked into.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+simulating_cli.register(plan_app)
 app.add_typer(order_app, name="order")
 app.add_typer(payout_app, name="payout")
 app.add_typer(hold_app, name="hold")

@@ -1,5 +1,6 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -324,16 +325,17 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
             return simulating.simulate(connection, request.program_id, draft, from_us, to_us, progress)
 
-        async for step in self._simulations.follow(work):
-            if isinstance(step, Progress):
-                yield pb.SimulatePlanResponse(progress=pb.SimulationProgress(position=step.position, head_position=step.head_position))
-                continue
-            for total in step.totals:
-                yield pb.SimulatePlanResponse(total=pb.SimulationTotal(**total._asdict()))
-            for row in step.by_rule:
-                yield pb.SimulatePlanResponse(by_rule=pb.SimulationRow(**row._asdict()))
-            for row in step.by_member:
-                yield pb.SimulatePlanResponse(by_member=pb.SimulationRow(**row._asdict()))
+        async with contextlib.aclosing(self._simulations.follow(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Progress):
+                    yield pb.SimulatePlanResponse(progress=pb.SimulationProgress(position=step.position, head_position=step.head_position))
+                    continue
+                for total in step.totals:
+                    yield pb.SimulatePlanResponse(total=pb.SimulationTotal(**total._asdict()))
+                for row in step.by_rule:
+                    yield pb.SimulatePlanResponse(by_rule=pb.SimulationRow(**row._asdict()))
+                for row in step.by_member:
+                    yield pb.SimulatePlanResponse(by_member=pb.SimulationRow(**row._asdict()))
 
     @unary
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:

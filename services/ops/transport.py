@@ -232,21 +232,22 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         def work(sync: Sync, progress: Callable[[int, int], None]) -> list[Result]:
             return projections.verify(sync, request.program_id, self._registered, request.projections, progress)
 
-        async for step in self._threads.follow(work):
-            if isinstance(step, Progress):
-                progress = pb.VerificationProgress(position=step.position, head_position=step.head_position)
-                yield pb.VerifyProjectionsResponse(progress=progress)
-                continue
-            for result in step:
-                yield pb.VerifyProjectionsResponse(
-                    result=pb.VerificationResult(
-                        projection=result.projection,
-                        position=result.position,
-                        equal=result.equal,
-                        rows=result.rows,
-                        differences=result.differences,
+        async with contextlib.aclosing(self._threads.follow(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Progress):
+                    progress = pb.VerificationProgress(position=step.position, head_position=step.head_position)
+                    yield pb.VerifyProjectionsResponse(progress=progress)
+                    continue
+                for result in step:
+                    yield pb.VerifyProjectionsResponse(
+                        result=pb.VerificationResult(
+                            projection=result.projection,
+                            position=result.position,
+                            equal=result.equal,
+                            rows=result.rows,
+                            differences=result.differences,
+                        )
                     )
-                )
 
     @unary
     async def RebuildProjection(self, request: pb.RebuildProjectionRequest, context: Context) -> pb.RebuildProjectionResponse:

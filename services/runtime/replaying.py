@@ -2,7 +2,7 @@
 server's event loop must go on. Who calls is told how far it has come, and when they leave the work ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -69,8 +69,8 @@ class Threads:
                 connection.close()
             raise
 
-    async def follow(self, work: Callable[[Sync, Callable[[int, int], None]], T]) -> AsyncIterator[Progress | T]:
-        """How far the work has come, each time it says so, and at the end what it gives."""
+    async def follow(self, work: Callable[[Sync, Callable[[int, int], None]], T]) -> AsyncGenerator[Progress | T, None]:
+        """How far the work has come, each time it says so, and at the end what it gives. Close it, and the work ends."""
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[Progress | None] = asyncio.Queue()
 

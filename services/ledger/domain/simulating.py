@@ -16,7 +16,12 @@ Counted is what was paid in the window, with all that followed on it whenever th
 Of everything else only the *difference* counts, on the simulated side: what a promotion by the draft changes in an order paid later.
 
 Memory: members, counters and periods, and of orders only those that a later entry comes back to (`returning`). That is safe because a log
-never tells a fact twice: an order that no refund and no group comes back to is not looked at again. docs/performance.md has figures.
+never tells a fact twice: an order that no refund and no group comes back to is not looked at again. Measured on 20,000 orders of two lines
+by 2,000 members, each order completed, every tenth refunded (44,002 entries; one of two shared cores):
+
+| plan                                                           | entries/s | memory | with every order kept |
+| two generations                                                |    14,700 |  7 MiB |                60 MiB |
+| caps by period, differential, counted, promotions over 30 days |     4,900 | 22 MiB |                89 MiB |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
