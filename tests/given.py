@@ -1,5 +1,6 @@
 """The small language tests are written in: days, plans, and a client that says things shortly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,15 +124,68 @@ class Client:
             )
         )
 
-    def told_order(
-        self, order_id: str, member_id: str, *lines: log_pb2.OrderLine, at: float = 2, currency: str = "GBP"
-    ) -> ledger_pb2.Order:
-        return ledger_pb2.Order(order_id=order_id, member_id=member_id, paid_at=day(at), currency=currency, lines=lines)
+    def seat(
+        self, upgrade_id: str, member_id: str, tier: str, at: float = 1, until: float | None = None
+    ) -> referral_pb2.UpgradeMemberResponse:
+        """A seat granted by hand, until a day or for good."""
+        return self.referral.UpgradeMember(
+            referral_pb2.UpgradeMemberRequest(
+                program_id=self.program_id,
+                upgrade_id=upgrade_id,
+                member_id=member_id,
+                tier=tier,
+                upgraded_at=day(at),
+                evidence=log_pb2.Evidence(kind=log_pb2.EVIDENCE_KIND_SEAT_GRANTED),
+                expires_at=None if until is None else day(until),
+            )
+        )
 
-    def order(
-        self, order_id: str, member_id: str, *lines: log_pb2.OrderLine, at: float = 2, currency: str = "GBP"
-    ) -> ledger_pb2.RecordedOrder:
-        told = self.told_order(order_id, member_id, *lines, at=at, currency=currency)
+    def role(
+        self, grant_id: str, member_id: str, role: str, scope: str = "", weight: int = 1, at: float = 1
+    ) -> referral_pb2.GrantRoleResponse:
+        return self.referral.GrantRole(
+            referral_pb2.GrantRoleRequest(
+                program_id=self.program_id,
+                grant_id=grant_id,
+                member_id=member_id,
+                role=role,
+                scope=scope,
+                weight=weight,
+                effective_from=day(at),
+                granted_at=day(at),
+            )
+        )
+
+    def end_role(self, grant_id: str, at: float = 2) -> referral_pb2.EndRoleResponse:
+        request = referral_pb2.EndRoleRequest(program_id=self.program_id, grant_id=grant_id, ended_at=day(at), reason="moved away")
+        return self.referral.EndRole(request)
+
+    def told_order(
+        self,
+        order_id: str,
+        member_id: str,
+        *lines: log_pb2.OrderLine,
+        at: float = 2,
+        currency: str = "GBP",
+        attributions: Sequence[tuple[str, str, str]] = (),
+        group: str = "",
+        referrer: str = "",
+    ) -> ledger_pb2.Order:
+        """Attributions are (role, member_id, scope)."""
+        return ledger_pb2.Order(
+            order_id=order_id,
+            member_id=member_id,
+            paid_at=day(at),
+            currency=currency,
+            lines=lines,
+            attributions=[log_pb2.Attribution(role=role, member_id=who, scope=scope) for role, who, scope in attributions],
+            group_id=group,
+            referrer_id=referrer,
+        )
+
+    def order(self, order_id: str, member_id: str, *lines: log_pb2.OrderLine, **more: Any) -> ledger_pb2.RecordedOrder:
+        """As told_order."""
+        told = self.told_order(order_id, member_id, *lines, **more)
         return self.ledger.RecordOrder(ledger_pb2.RecordOrderRequest(program_id=self.program_id, order=told)).recorded
 
     def complete(self, order_id: str, at: float = 3) -> ledger_pb2.CompleteOrderResponse:
@@ -147,6 +201,82 @@ class Client:
             lines=[log_pb2.RefundLine(line_no=n, quantity=q, base_minor=b) for n, q, b in lines],
         )
         return self.ledger.RefundOrder(ledger_pb2.RefundOrderRequest(program_id=self.program_id, refund=refund)).recorded
+
+    def open_group(self, group_id: str, opener_id: str, at: float = 1) -> ledger_pb2.OpenGroupResponse:
+        request = ledger_pb2.OpenGroupRequest(program_id=self.program_id, group_id=group_id, opener_id=opener_id, opened_at=day(at))
+        return self.ledger.OpenGroup(request)
+
+    def form_group(self, group_id: str, at: float = 5) -> ledger_pb2.FormGroupResponse:
+        return self.ledger.FormGroup(ledger_pb2.FormGroupRequest(program_id=self.program_id, group_id=group_id, formed_at=day(at)))
+
+    def fail_group(self, group_id: str, at: float = 5) -> ledger_pb2.FailGroupResponse:
+        request = ledger_pb2.FailGroupRequest(program_id=self.program_id, group_id=group_id, failed_at=day(at), reason="too few")
+        return self.ledger.FailGroup(request)
+
+    def task(self, task_id: str, member_id: str, task: str, at: float = 2) -> ledger_pb2.RecordTaskResponse:
+        request = ledger_pb2.RecordTaskRequest(program_id=self.program_id, task_id=task_id, member_id=member_id, task=task, done_at=day(at))
+        return self.ledger.RecordTask(request)
+
+    def close_period(self, period_id: str, at: float) -> ledger_pb2.ClosePeriodResponse:
+        request = ledger_pb2.ClosePeriodRequest(program_id=self.program_id, period_id=period_id, closed_at=day(at))
+        return self.ledger.ClosePeriod(request)
+
+    def deposit(
+        self, deposit_id: str, member_id: str, kind: log_pb2.DepositKind.ValueType, minor_units: int, at: float = 2
+    ) -> ledger_pb2.MoveDepositResponse:
+        return self.ledger.MoveDeposit(
+            ledger_pb2.MoveDepositRequest(
+                program_id=self.program_id,
+                deposit_id=deposit_id,
+                member_id=member_id,
+                kind=kind,
+                amount=money(minor_units),
+                moved_at=day(at),
+            )
+        )
+
+    def stock(
+        self, transfer_id: str, seller: str, buyer: str, *lines: tuple[str, int, int, int], at: float = 2
+    ) -> ledger_pb2.TransferStockResponse:
+        """Lines are (sku, quantity, unit cost, unit price)."""
+        return self.ledger.TransferStock(
+            ledger_pb2.TransferStockRequest(
+                program_id=self.program_id,
+                transfer_id=transfer_id,
+                from_member_id=seller,
+                to_member_id=buyer,
+                currency="GBP",
+                lines=[log_pb2.StockLine(sku=s, quantity=q, unit_cost_minor=c, unit_price_minor=p) for s, q, c, p in lines],
+                transferred_at=day(at),
+            )
+        )
+
+    def open_balance(
+        self,
+        opening_id: str,
+        member_id: str,
+        available: int = 0,
+        pending: int = 0,
+        due: float = 9,
+        paid: int = 0,
+        debt: int = 0,
+        at: float = 2,
+    ) -> ledger_pb2.OpenBalanceResponse:
+        return self.ledger.OpenBalance(
+            ledger_pb2.OpenBalanceRequest(
+                program_id=self.program_id,
+                opening_id=opening_id,
+                member_id=member_id,
+                currency="GBP",
+                available_minor=available,
+                pending_minor=pending,
+                pending_due_at=day(due) if pending else None,
+                paid_minor=paid,
+                debt_minor=debt,
+                source="another mall",
+                opened_at=day(at),
+            )
+        )
 
     def release(self, as_of: float = 15) -> ledger_pb2.ReleaseDueResponse:
         return self.ledger.ReleaseDue(ledger_pb2.ReleaseDueRequest(program_id=self.program_id, as_of=day(as_of)))

@@ -140,6 +140,10 @@ class Sender:
         request = ops.RecordFactsRequest(program_id=self.program)
         for fact in batch:
             _tell(request.facts.add(), fact, self.currency)
+        return self.record(request)
+
+    def record(self, request: ops.RecordFactsRequest) -> list[Answer]:
+        """The answers to one call. Raises Again when one of its facts is to be repeated."""
         return [_answer(result) for result in self.connection.ops.RecordFacts(request, timeout=CALL_TIMEOUT_S).results]
 
 
@@ -164,6 +168,10 @@ def _answer(result: ops.FactResult) -> Answer:
             return Answer(already=result.enroll_member.receipt.already_recorded)
         case "upgrade_member":
             return Answer(already=result.upgrade_member.receipt.already_recorded)
+        case "record_touch":
+            return Answer(already=result.record_touch.receipt.already_recorded)
+        case "open_balance":
+            return Answer(already=result.open_balance.receipt.already_recorded)
         case "record_order":
             return Answer(already=result.record_order.recorded.receipt.already_recorded)
         case "refund_order":

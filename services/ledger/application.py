@@ -112,6 +112,7 @@ class Loading:
         self._balances: set[tuple[str, str]] = set()
         self._counters: set[Key] = set()
         self._roles: set[tuple[str, str]] = set()
+        self._tasks: list[c.RecordTask] = []
 
     async def load(self, commands: Sequence[c.Command]) -> None:
         books = self._books
@@ -146,6 +147,8 @@ class Loading:
                 await self._closing(command)
         for command in recorded:
             self._kept(command)
+        for task in self._tasks:
+            self._kept_for_task(task)
         deposits = {command.fact.member_id for command in commands if isinstance(command, c.MoveDeposit)}
         if deposits:
             await self._load_deposits(sorted(deposits))
@@ -218,6 +221,7 @@ class Loading:
                 self._members.add(command.fact.opener_id)
             case c.RecordTask():
                 self._members.add(command.fact.member_id)
+                self._tasks.append(command)
                 self._counters.update(
                     Key(task_counter(rule.id), "", command.fact.member_id)
                     for version in self._books.plans
@@ -297,6 +301,15 @@ class Loading:
         if capped:
             period_id = period_of(plan, command.occurred_us).period_id
             self._counters.update(Key(cap_counter(rule.id), period_id, member_id) for rule in capped for member_id in concerned)
+
+    def _kept_for_task(self, command: c.RecordTask) -> None:
+        """Balances that a task paid at once looks at."""
+        version = self._books.plan_in_force(command.occurred_us)
+        member = self._books.members.get(command.fact.member_id)
+        if version is not None and member is not None and version.plan.pays_at_once:
+            assets = (self._books.currency, *version.plan.points)
+            concerned = filter(None, (command.fact.member_id, member.referrer_id))
+            self._balances.update((member_id, asset) for member_id in concerned for asset in assets)
 
     def _above(self, fact: OrderPaid, plan: Plan) -> list[str]:
         """Who stands above a buyer, should the lock fall with this order; as far as the plan looks."""

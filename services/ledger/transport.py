@@ -1,6 +1,7 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ Item = TypeVar("Item")
 
 class PlanLoader(yaml.SafeLoader):
     """YAML without surprises: a key written twice is refused, and so are aliases (a few lines of them can mean gigabytes); times stay the
-    text they are written as."""
+    text they are written as, and so do on, off, yes, no, which YAML 1.1 takes for booleans and this format for words."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -66,9 +67,10 @@ class PlanLoader(yaml.SafeLoader):
 
 
 PlanLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+PlanLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), ["t", "f"])
 
 
 def read_document(text: str) -> Any:

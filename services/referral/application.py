@@ -5,9 +5,18 @@ from pathlib import Path
 
 from services.kernel.decider import Answer, Draft, Entry
 from services.referral import codec
-from services.referral.domain.decide import Command, CorrectBinding, EnrollMember, RecordTouch, UpgradeMember, decide
+from services.referral.domain.decide import (
+    Command,
+    CorrectBinding,
+    EndRole,
+    EnrollMember,
+    GrantRole,
+    RecordTouch,
+    UpgradeMember,
+    decide,
+)
 from services.referral.domain.facts import EvidenceKind, PlanPublished
-from services.referral.domain.roster import Member, Roster, evolve
+from services.referral.domain.roster import Member, Roster, Seat, evolve
 from services.referral.projection import ReferralChanges
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection, Head, array
@@ -52,12 +61,14 @@ class Referral:
 
     def people(self, command: Command) -> tuple[str, ...]:
         """The referrer that an enrolment, touch or correction names."""
-        return () if isinstance(command, UpgradeMember) or not command.fact.referrer_id else (command.fact.referrer_id,)
+        if isinstance(command, EnrollMember | RecordTouch | CorrectBinding) and command.fact.referrer_id:
+            return (command.fact.referrer_id,)
+        return ()
 
     async def load(self, connection: Connection, head: Head, commands: Sequence[Command], people: Collection[str]) -> Roster:
         """The roster as far as these commands look."""
         program_id = head.program_id
-        roster = Roster(complete=False, position=head.position)
+        roster = Roster(complete=False, position=head.position, seat_tiers=set())
         positions = await eventlog.plan_positions(connection, program_id)
         plans = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
         if len(plans) < len(positions):
@@ -72,10 +83,16 @@ class Referral:
         paths: set[str] = set()
         streams: set[str] = set()
         orders: set[str] = set()
+        ended = [command.fact.grant_id for command in commands if isinstance(command, EndRole)]
+        if ended:
+            # Whose role it is, the grant tells; where it is granted in this batch, its own command names them.
+            for stored in await eventlog.facts(connection, program_id, [f"role/{grant_id}" for grant_id in ended]):
+                streams.add(stored.stream)
         for command in commands:
             fact = command.fact
-            streams.add(f"member/{fact.member_id}")
-            members.add(fact.member_id)
+            if fact.member_id:
+                streams.add(f"member/{fact.member_id}")
+                members.add(fact.member_id)
             match command:
                 case EnrollMember():
                     roster.facts[f"member/{fact.member_id}"] = None
@@ -88,6 +105,13 @@ class Referral:
                     facts.append(f"upgrade/{command.fact.upgrade_id}")
                     if command.fact.evidence.kind is EvidenceKind.PAID_ORDER and command.fact.evidence.order_id:
                         orders.add(command.fact.evidence.order_id)
+                    if command.fact.evidence.kind is EvidenceKind.SEAT_GRANTED:
+                        assert roster.seat_tiers is not None
+                        roster.seat_tiers.add(command.fact.tier)
+                case GrantRole():
+                    facts.append(f"role/{command.fact.grant_id}")
+                case EndRole():
+                    facts += [f"role/{command.fact.grant_id}", f"role_end/{command.fact.grant_id}"]
                 case CorrectBinding():
                     facts.append(f"correction/{command.fact.correction_id}")
                     if command.fact.referrer_id:
@@ -97,6 +121,8 @@ class Referral:
             paths |= members
         roster.members = dict.fromkeys(members | paths)
         roster.members.update(await self._members(connection, program_id, list(members | paths), whole_paths=bool(paths)))
+        if any(isinstance(command, UpgradeMember) for command in commands):
+            await self._load_seats(connection, program_id, roster)
         roster.versions = await eventlog.versions(connection, program_id, [*streams, *(f"order/{order_id}" for order_id in orders)])
         roster.orders = {order_id: f"order/{order_id}" in roster.versions for order_id in orders}
         if facts:
@@ -108,6 +134,20 @@ class Referral:
             for stored in await eventlog.firsts(connection, program_id, enrolled):
                 roster.facts[stored.stream] = codec.read(stored)
         return roster
+
+    async def _load_seats(self, connection: Connection, program_id: str, roster: Roster) -> None:
+        """Seats and frozen tiers of the members at hand, and all seats of the tiers that are asked for."""
+        cursor = await connection.execute(
+            "select member_id, tier, until_us, position, previous_tier from referral.seats"
+            " where program_id = %s and (member_id = any(%s::text[]) or tier = any(%s::text[]))",
+            [program_id, array(roster.members), array(roster.seat_tiers or ())],
+        )
+        roster.seats = {row[0]: Seat(*row[1:]) for row in await cursor.fetchall()}
+        cursor = await connection.execute(
+            "select member_id, position from referral.frozen_tiers where program_id = %s and member_id = any(%s::text[])",
+            [program_id, array(roster.members)],
+        )
+        roster.frozen = dict(await cursor.fetchall())
 
     async def _members(self, connection: Connection, program_id: str, members: list[str], whole_paths: bool) -> dict[str, Member]:
         """These members, and everybody above them by the current referrer where whole paths are asked for."""

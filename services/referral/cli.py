@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.console import terminal
-from services.console.client import At, Call, Lazy, command, new_id, timestamp
+from services.console.client import At, Call, Lazy, command, new_id, parse_time, timestamp
 from services.console.terminal import Column, when
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ else:
 
 app = typer.Typer()
 member_app = typer.Typer(help="Members: enrolment, the lifetime lock, tiers.", no_args_is_help=True)
+role_app = typer.Typer(help="Roles: who leads a region, a store, a group; who is a partner.", no_args_is_help=True)
 app.add_typer(member_app, name="member")
+app.add_typer(role_app, name="role")
 
 Member = Annotated[str, typer.Argument(help="The member's id.")]
 
@@ -60,6 +62,9 @@ def upgrade(
     tier: Annotated[str, typer.Argument(help="As the plan in force names it.")],
     order: Annotated[str, typer.Option(help="The paid order that is the evidence.")] = "",
     evidence: Annotated[str, typer.Option(help="Without --order: volume, seat_granted or import.")] = "import",
+    expires: Annotated[
+        Any, typer.Option(parser=parse_time, metavar="TIME", help="A seat for a time, with seat_granted.")
+    ] = None,
     note: Annotated[str, typer.Option(help="For the auditor; no personal data.")] = "",
     upgrade_id: Annotated[str, typer.Option(help="What makes it count once. Left out: a new one, printed.")] = "",
     at: At = None,
@@ -77,6 +82,7 @@ def upgrade(
             tier=tier,
             upgraded_at=timestamp(at),
             evidence=log.Evidence(kind=log.EvidenceKind.Value(name), order_id=order, note=note),
+            expires_at=timestamp(expires) if expires else None,
         )
     )
     moved = f"from {response.previous_tier or 'no tier'} to {tier}"
@@ -116,6 +122,70 @@ def correct(
     call.wrote(response, response.receipt, f"correction {correction_id} of {member} {moved}")
 
 
+@command(role_app)
+def grant(
+    call: Call,
+    member: Member,
+    role: Annotated[str, typer.Argument(help="region, store, guide, leader, partner, …")],
+    place: Annotated[str, typer.Option(help="A region's or store's code. Left out: everywhere.")] = "",
+    weight: Annotated[int, typer.Option(help="Shares of the role.", min=1)] = 1,
+    from_: Annotated[
+        Any, typer.Option("--from", parser=parse_time, metavar="TIME", help="Orders paid from then on. Default: now.")
+    ] = None,
+    until: Annotated[Any, typer.Option(parser=parse_time, metavar="TIME", help="And before then. Left out: open end.")] = None,
+    grant_id: Annotated[str, typer.Option(help="What makes it count once. Left out: a new one, printed.")] = "",
+    at: At = None,
+) -> None:
+    """Gives a member a role, at a place or everywhere."""
+    grant_id = grant_id or new_id("grant")
+    request = pb.GrantRoleRequest(
+        program_id=call.program,
+        grant_id=grant_id,
+        member_id=member,
+        role=role,
+        scope=place,
+        weight=weight,
+        effective_from=timestamp(from_),
+        effective_until=timestamp(until) if until else None,
+        granted_at=timestamp(at),
+    )
+    response = call.referral.GrantRole(request)
+    call.wrote(response, response.receipt, f"{member} is {role}{f' at {place}' if place else ''}, grant {grant_id}")
+
+
+@command(role_app)
+def end(
+    call: Call,
+    grant: Annotated[str, typer.Argument(metavar="GRANT", help="The id it was granted with.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    at: At = None,
+) -> None:
+    """Ends a role, for orders paid from then on."""
+    response = call.referral.EndRole(pb.EndRoleRequest(program_id=call.program, grant_id=grant, ended_at=timestamp(at), reason=reason))
+    call.wrote(response, response.receipt, f"role grant {grant} ended")
+
+
+@command(role_app, "list")
+def list_roles(
+    call: Call,
+    member: Annotated[str, typer.Option(help="Of one member.")] = "",
+    at: Annotated[Any, typer.Option(parser=parse_time, metavar="TIME", help="Only those in effect then.")] = None,
+) -> None:
+    """Who holds which role, by role and place."""
+    request = pb.ListRolesRequest(program_id=call.program, member_id=member, at=timestamp(at) if at else None)
+    found = list(call.pages(call.referral.ListRoles, request, "roles"))
+    if call.as_json:
+        return terminal.print_json({"roles": [terminal.plain(one) for one in found]})
+    terminal.table(
+        [Column("role"), Column("place"), Column("member"), Column("weight", "number"), Column("from"), Column("until"), Column("grant")],
+        [(one.role, one.scope, one.member_id, one.weight, when(one.effective_from), _until(one), one.grant_id) for one in found],
+    )
+
+
+def _until(role: "pb.Role") -> str:
+    return when(role.effective_until) if role.HasField("effective_until") else ""
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -131,10 +201,18 @@ def show(call: Call, member: Member) -> None:
     terminal.say(
         f"member    {one.member_id}",
         f"enrolled  {when(one.enrolled_at)}",
-        f"tier      {f'{one.tier}, position {one.tier_position}' if one.tier else 'none'}",
+        f"tier      {_tier(one)}",
         f"binding   {bound}",
         f"brought   {found.direct_count} directly",
     )
+
+
+def _tier(member: "pb.Member") -> str:
+    if not member.tier:
+        return "none"
+    until = f", a seat until {when(member.tier_expires_at)}" if member.HasField("tier_expires_at") else ""
+    frozen = ", frozen: it earns nothing until the next upgrade" if member.tier_frozen else ""
+    return f"{member.tier}, position {member.tier_position}{until}{frozen}"
 
 
 @command(member_app)
@@ -214,6 +292,17 @@ def _happened(event: "pb.BindingEvent") -> str:
             return f"moved from {event.corrected.previous_referrer_id or 'nobody'} to {fixed.referrer_id or 'nobody'}, {who}"
         case "locked_by_order":
             return f"locked to {event.locked_by_order.lock.referrer_id or 'nobody'} by order {event.locked_by_order.order_id}"
+        case "tier_changed":
+            change = event.tier_changed.change
+            kind = terminal.word(log.TierChangeKind, change.kind)
+            return f"{kind} from {change.previous_tier or 'no tier'} to {change.tier or 'no tier'} with order {event.tier_changed.order_id}"
+        case "role_granted":
+            granted = event.role_granted
+            return (
+                f"role {granted.role}{f' at {granted.scope}' if granted.scope else ''}, weight {granted.weight} ({granted.grant_id})"
+            )
+        case "role_ended":
+            return f"role grant {event.role_ended.grant_id} ended: {event.role_ended.reason}"
         case "released_by_refund_of_order_id":
             return f"lock released: order {event.released_by_refund_of_order_id} was refunded in full"
         case _:

@@ -1,17 +1,35 @@
 """Stored names and bytes of what referral writes, and what it reads of the rest of the log. A name is chosen once and never reused."""
 
 import json
+from collections.abc import Iterable
 
 from fenrun.log.v1 import log_pb2 as pb
 
 from services.referral.domain import facts as f
-from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds
+from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds, timestamp
 
 
 def _upgraded(fact: f.MemberUpgraded) -> pb.MemberUpgraded:
     kind, order_id, note = fact.evidence
     evidence = pb.Evidence(kind=kind.value, order_id=order_id, note=note)  # type: ignore[arg-type]  # same numbers
-    return pb.MemberUpgraded(upgrade_id=fact.upgrade_id, member_id=fact.member_id, tier=fact.tier, evidence=evidence)
+    expires = None if fact.expires_us is None else timestamp(fact.expires_us)
+    return pb.MemberUpgraded(upgrade_id=fact.upgrade_id, member_id=fact.member_id, tier=fact.tier, evidence=evidence, expires_at=expires)
+
+
+def _granted(fact: f.RoleGranted) -> pb.RoleGranted:
+    return pb.RoleGranted(
+        grant_id=fact.grant_id,
+        member_id=fact.member_id,
+        role=fact.role,
+        scope=fact.scope,
+        weight=fact.weight,
+        effective_from=timestamp(fact.from_us),
+        effective_until=None if fact.until_us is None else timestamp(fact.until_us),
+    )
+
+
+def _ended(fact: f.RoleEnded) -> pb.RoleEnded:
+    return pb.RoleEnded(grant_id=fact.grant_id, member_id=fact.member_id, ended_at=timestamp(fact.ended_us), reason=fact.reason)
 
 
 def lock_message(lock: f.BindingLock | None) -> pb.BindingLocked | None:
@@ -59,6 +77,8 @@ write = Writing(
             _corrected,
             lambda d: pb.BindingCorrectedDecision(previous_referrer_id=d.previous_referrer_id),
         ),
+        Kind("member.role_granted.v1", f.RoleGranted, _granted, None),
+        Kind("member.role_ended.v1", f.RoleEnded, _ended, None),
     ]
 )
 
@@ -85,7 +105,8 @@ def evidence_of(evidence: pb.Evidence) -> f.Evidence:
 def _read_upgraded(fact: bytes, decision: bytes) -> tuple[f.MemberUpgraded, f.UpgradeDecision]:
     told, decided = pb.MemberUpgraded.FromString(fact), pb.MemberUpgradedDecision.FromString(decision)
     lock = _read_lock(decided.binding_locked) if decided.HasField("binding_locked") else None
-    upgraded = f.MemberUpgraded(told.upgrade_id, told.member_id, told.tier, evidence_of(told.evidence))
+    expires = microseconds(told.expires_at) if told.HasField("expires_at") else None
+    upgraded = f.MemberUpgraded(told.upgrade_id, told.member_id, told.tier, evidence_of(told.evidence), expires)
     return upgraded, f.UpgradeDecision(decided.previous_tier, lock)
 
 
@@ -100,19 +121,56 @@ def _read_plan(fact: bytes, _: bytes) -> tuple[f.PlanPublished, None]:
     document = json.loads(told.document)
     until = microseconds(told.effective_until) if told.HasField("effective_until") else None
     first = document.get("binding", {}).get("touch") == "first"
-    return f.PlanPublished(tuple(document.get("tiers", ())), first, microseconds(told.effective_from), until), None
+    seats = document.get("seats", {})
+    return f.PlanPublished(tuple(document.get("tiers", ())), first, microseconds(told.effective_from), until, seats), None
 
 
-def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderLocked | None, None]:
+OrderFact = f.OrderLocked | f.BindingReleased | f.OrderMeant | None
+
+
+def _tier_changes(changes: Iterable[pb.TierChange]) -> list[f.TierChanged]:
+    return [f.TierChanged(change.member_id, f.TierChangeKind(change.kind), change.tier) for change in changes]
+
+
+def _meant(first: f.OrderLocked | f.BindingReleased | None, changes: Iterable[pb.TierChange]) -> OrderFact:
+    changed = _tier_changes(changes)
+    if not changed:
+        return first
+    return f.OrderMeant((*([first] if first else []), *changed))
+
+
+def _read_paid(fact: bytes, decision: bytes) -> tuple[OrderFact, None]:
     decided = pb.OrderPaidDecision.FromString(decision)
-    if not decided.HasField("binding_locked"):
-        return None, None
-    return f.OrderLocked(pb.OrderPaid.FromString(fact).order_id, _read_lock(decided.binding_locked)), None
+    lock = None
+    if decided.HasField("binding_locked"):
+        lock = f.OrderLocked(pb.OrderPaid.FromString(fact).order_id, _read_lock(decided.binding_locked))
+    return _meant(lock, decided.tier_changes), None
 
 
-def _read_refunded(fact: bytes, decision: bytes) -> tuple[f.BindingReleased | None, None]:
-    member_id = pb.OrderRefundedDecision.FromString(decision).binding_released_member_id
-    return (f.BindingReleased(pb.OrderRefunded.FromString(fact).order_id, member_id) if member_id else None), None
+def _read_refunded(fact: bytes, decision: bytes) -> tuple[OrderFact, None]:
+    return _read_reversal(pb.OrderRefunded.FromString(fact).order_id, decision)
+
+
+def _read_voided(fact: bytes, decision: bytes) -> tuple[OrderFact, None]:
+    return _read_reversal(pb.OrderVoided.FromString(fact).order_id, decision)
+
+
+def _read_reversal(order_id: str, decision: bytes) -> tuple[OrderFact, None]:
+    decided = pb.OrderRefundedDecision.FromString(decision)
+    member_id = decided.binding_released_member_id
+    return _meant(f.BindingReleased(order_id, member_id) if member_id else None, decided.tier_changes), None
+
+
+def _read_role_granted(fact: bytes, _: bytes) -> tuple[f.RoleGranted, None]:
+    told = pb.RoleGranted.FromString(fact)
+    until = microseconds(told.effective_until) if told.HasField("effective_until") else None
+    held = (told.grant_id, told.member_id, told.role, told.scope, told.weight, microseconds(told.effective_from))
+    return f.RoleGranted(*held, until), None
+
+
+def _read_role_ended(fact: bytes, _: bytes) -> tuple[f.RoleEnded, None]:
+    told = pb.RoleEnded.FromString(fact)
+    return f.RoleEnded(told.grant_id, told.member_id, microseconds(told.ended_at), told.reason), None
 
 
 READERS: dict[str, Reader] = {
@@ -123,6 +181,9 @@ READERS: dict[str, Reader] = {
     "member.binding_corrected.v1": _read_corrected,
     "order.paid.v1": _read_paid,
     "order.refunded.v1": _read_refunded,
+    "order.voided.v1": _read_voided,
+    "member.role_granted.v1": _read_role_granted,
+    "member.role_ended.v1": _read_role_ended,
 }
 
 read = Reading(READERS)

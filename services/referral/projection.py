@@ -11,8 +11,12 @@ from services.referral.domain.facts import (
     MemberTouched,
     MemberUpgraded,
     OrderLocked,
+    RoleEnded,
+    RoleGranted,
+    TierChanged,
+    TierChangeKind,
 )
-from services.referral.domain.roster import Roster, evolve
+from services.referral.domain.roster import Roster, Seat, evolve, parts, seat_of
 from services.runtime.eventlog import Fold, array
 from services.runtime.projecting import Folding, InlineView, Row
 
@@ -22,17 +26,19 @@ MEMBERS = InlineView(
     1,
 )
 BINDING_EVENTS = InlineView("referral.binding_events", ("member_id", "position"), 2)
-VIEWS = (MEMBERS, BINDING_EVENTS)
+ROLES = InlineView("referral.roles", ("grant_id", "member_id", "role", "scope", "weight", "from_us", "until_us", "position"), 1)
+SEATS = InlineView("referral.seats", ("member_id", "tier", "until_us", "position", "previous_tier"), 1)
+FROZEN_TIERS = InlineView("referral.frozen_tiers", ("member_id", "position"), 1)
+VIEWS = (MEMBERS, BINDING_EVENTS, ROLES, SEATS, FROZEN_TIERS)
 
 
-def concerned(entry: Entry) -> str:
-    """The member whose binding or tier an entry is about; empty for none."""
+def concerned(entry: Entry) -> list[str]:
+    """The members whose binding, tier or role an entry is about, each once."""
     match entry.fact:
-        case MemberEnrolled() | MemberTouched() | MemberUpgraded() | BindingCorrected() | BindingReleased():
-            return entry.fact.member_id
-        case OrderLocked():
-            return entry.fact.lock.member_id
-    return ""
+        case MemberEnrolled() | MemberTouched() | MemberUpgraded() | BindingCorrected() | RoleGranted() | RoleEnded():
+            return [entry.fact.member_id]
+    members = (part.lock.member_id if isinstance(part, OrderLocked) else part.member_id for part in parts(entry.fact))
+    return list(dict.fromkeys(members))
 
 
 class ReferralChanges:
@@ -41,30 +47,54 @@ class ReferralChanges:
     def __init__(self) -> None:
         self._members: dict[str, dict[str, Any]] = {}
         self._events: list[tuple[str, int]] = []
+        self._granted: list[tuple[Any, ...]] = []
+        self._ended: dict[str, int] = {}
+        self._seats: dict[str, Seat | None] = {}
+        self._frozen: dict[str, int | None] = {}
 
     def add(self, entry: Entry) -> None:
         fact, decision, position = entry.fact, entry.decision, entry.position
-        member_id = concerned(entry)
-        if not member_id:
-            return
-        self._events.append((member_id, position))
-        row = self._members.setdefault(member_id, {})
+        self._events += [(member_id, position) for member_id in concerned(entry)]
         match fact:
             case MemberEnrolled():
                 touch = position if fact.referrer_id else 0
-                row.update(enrolled_us=entry.occurred_us, tier="", referrer_id=fact.referrer_id, touch_position=touch)
+                self._row(fact.member_id).update(enrolled_us=entry.occurred_us, tier="", referrer_id=fact.referrer_id, touch_position=touch)
             case MemberTouched():
                 if decision.counts:
-                    row.update(referrer_id=fact.referrer_id, touch_position=position)
+                    self._row(fact.member_id).update(referrer_id=fact.referrer_id, touch_position=position)
             case MemberUpgraded():
-                row.update(tier=fact.tier, tier_position=position)
-                _lock(row, decision.binding_locked, position)
+                self._tier(fact.member_id, fact.tier, position)
+                self._seats[fact.member_id] = seat_of(fact, decision, position)
+                self._lock(decision.binding_locked, position)
             case BindingCorrected():
-                row.update(locked=True, referrer_id=fact.referrer_id, binding_position=position)
-            case BindingReleased():
-                row.update(locked=False, binding_position=0)
-            case OrderLocked():
-                _lock(row, fact.lock, position)
+                self._row(fact.member_id).update(locked=True, referrer_id=fact.referrer_id, binding_position=position)
+            case RoleGranted():
+                held = (fact.grant_id, fact.member_id, fact.role, fact.scope, fact.weight, fact.from_us, fact.until_us)
+                self._granted.append((*held, position))
+            case RoleEnded():
+                self._ended[fact.grant_id] = fact.ended_us
+        for part in parts(fact):
+            match part:
+                case BindingReleased():
+                    self._row(part.member_id).update(locked=False, binding_position=0)
+                case OrderLocked():
+                    self._lock(part.lock, position)
+                case TierChanged(kind=TierChangeKind.FROZEN):
+                    self._frozen[part.member_id] = position
+                case TierChanged():
+                    self._tier(part.member_id, part.tier, position)
+
+    def _row(self, member_id: str) -> dict[str, Any]:
+        return self._members.setdefault(member_id, {})
+
+    def _tier(self, member_id: str, tier: str, position: int) -> None:
+        self._row(member_id).update(tier=tier, tier_position=position)
+        self._seats[member_id] = None
+        self._frozen[member_id] = None
+
+    def _lock(self, lock: BindingLock | None, position: int) -> None:
+        if lock is not None:
+            self._row(lock.member_id).update(locked=True, referrer_id=lock.referrer_id, binding_position=position)
 
     def folds(self) -> list[Fold]:
         folds = []
@@ -76,12 +106,18 @@ class ReferralChanges:
         if self._events:
             arguments = (array(member_id for member_id, _ in self._events), array(position for _, position in self._events))
             folds.append(Fold("referral.fold_binding_events", arguments, ("text", "bigint")))
+        if self._granted or self._ended:
+            granted = tuple(array(grant[column] for grant in self._granted) for column in range(8))
+            ended = (array(self._ended), array(self._ended.values()))
+            kinds = ("text", "text", "text", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint")
+            folds.append(Fold("referral.fold_roles", (*granted, *ended), kinds))
+        if self._seats:
+            seats = [seat or (None,) * 4 for seat in self._seats.values()]
+            columns = [array(seat[column] for seat in seats) for column in range(4)]
+            folds.append(Fold("referral.fold_seats", (array(self._seats), *columns), ("text", "text", "bigint", "bigint", "text")))
+        if self._frozen:
+            folds.append(Fold("referral.fold_frozen_tiers", (array(self._frozen), array(self._frozen.values())), ("text", "bigint")))
         return folds
-
-
-def _lock(row: dict[str, Any], lock: BindingLock | None, position: int) -> None:
-    if lock is not None:
-        row.update(locked=True, referrer_id=lock.referrer_id, binding_position=position)
 
 
 def folding() -> Folding:
@@ -93,12 +129,16 @@ def folding() -> Folding:
         evolve(roster, entry)
         roster.facts.clear()
         roster.orders.clear()
-        member_id = concerned(entry)
-        if member_id:
-            events[(member_id, entry.position)] = ()
+        events.update({(member_id, entry.position): () for member_id in concerned(entry)})
 
     def rows() -> dict[str, dict[Row, Row]]:
         members = {(member_id,): tuple(member) for member_id, member in roster.members.items() if member is not None}
-        return {MEMBERS.name: members, BINDING_EVENTS.name: events}
+        return {
+            MEMBERS.name: members,
+            BINDING_EVENTS.name: events,
+            ROLES.name: {(grant_id,): tuple(role) for grant_id, role in roster.roles.items()},
+            SEATS.name: {(member_id,): tuple(seat) for member_id, seat in roster.seats.items()},
+            FROZEN_TIERS.name: {(member_id,): (position,) for member_id, position in roster.frozen.items()},
+        }
 
     return Folding(VIEWS, add, rows)

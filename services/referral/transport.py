@@ -6,7 +6,7 @@ from fenrun.referral.v1 import referral_pb2_grpc
 from services.kernel.refusals import TokenInvalid
 from services.referral import codec, views
 from services.referral.domain import facts as f
-from services.referral.domain.decide import CorrectBinding, EnrollMember, RecordTouch, UpgradeMember
+from services.referral.domain.decide import CorrectBinding, EndRole, EnrollMember, GrantRole, RecordTouch, UpgradeMember
 from services.runtime import tokens
 from services.runtime.serving import Context, Told, actor, check_fresh, moment, page_size, receipt, unary
 from services.runtime.writer import Connect, Outcome, Writer
@@ -47,6 +47,34 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
         return pb.CorrectBindingResponse(receipt=receipt(outcome, entry), previous_referrer_id=entry.decision.previous_referrer_id)
 
     @unary
+    async def GrantRole(self, request: pb.GrantRoleRequest, context: Context) -> pb.GrantRoleResponse:
+        return grant_response(await self._writer.submit(request.program_id, grant_role(request), actor(context)))
+
+    @unary
+    async def EndRole(self, request: pb.EndRoleRequest, context: Context) -> pb.EndRoleResponse:
+        ended_us = moment("ended_at", request.ended_at)
+        command = EndRole(f.RoleEnded(request.grant_id, "", ended_us, request.reason), ended_us)
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
+        return pb.EndRoleResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+    @unary
+    async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
+        limit = page_size(request.page_size)
+        at_us = moment("at", request.at) if request.HasField("at") else None
+        about = f"{request.member_id}:{at_us}"
+        after = ("", "", 0)
+        if request.page_token:
+            call, of, role, scope, position = tokens.parts(request.page_token, "page_token", (str, str, str, str, int))
+            if (call, of) != ("roles", about):
+                raise TokenInvalid("page_token")
+            after = (str(role), str(scope), int(position))
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            found = await views.roles(connection, request.program_id, request.member_id, at_us, after, limit)
+        token = tokens.make("roles", about, found[-1].role, found[-1].scope, found[-1].position) if len(found) == limit else ""
+        return pb.ListRolesResponse(roles=found, next_page_token=token)
+
+    @unary
     async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
@@ -85,8 +113,8 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
             after = int(last)
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
-            events = await views.history(connection, request.program_id, request.member_id, after, limit)
-        token = tokens.make("history", request.member_id, events[-1].position) if len(events) == limit else ""
+            events, last = await views.history(connection, request.program_id, request.member_id, after, limit)
+        token = tokens.make("history", request.member_id, last) if last else ""
         return pb.ListBindingHistoryResponse(events=events, next_page_token=token)
 
 
@@ -112,7 +140,8 @@ def touch_response(outcome: Outcome) -> pb.RecordTouchResponse:
 
 
 def upgrade_member(request: pb.UpgradeMemberRequest) -> UpgradeMember:
-    fact = f.MemberUpgraded(request.upgrade_id, request.member_id, request.tier, codec.evidence_of(request.evidence))
+    expires_us = moment("expires_at", request.expires_at) if request.HasField("expires_at") else None
+    fact = f.MemberUpgraded(request.upgrade_id, request.member_id, request.tier, codec.evidence_of(request.evidence), expires_us)
     return UpgradeMember(fact, moment("upgraded_at", request.upgraded_at))
 
 
@@ -125,9 +154,27 @@ def upgrade_response(outcome: Outcome) -> pb.UpgradeMemberResponse:
     )
 
 
+def grant_role(request: pb.GrantRoleRequest) -> GrantRole:
+    fact = f.RoleGranted(
+        request.grant_id,
+        request.member_id,
+        request.role,
+        request.scope,
+        request.weight or 1,
+        moment("effective_from", request.effective_from),
+        moment("effective_until", request.effective_until) if request.HasField("effective_until") else None,
+    )
+    return GrantRole(fact, moment("granted_at", request.granted_at))
+
+
+def grant_response(outcome: Outcome) -> pb.GrantRoleResponse:
+    return pb.GrantRoleResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+
 # What referral takes in bulk, by the name the contract gives it.
 FACTS = {
     "enroll_member": Told(enroll_member, enroll_response),
     "record_touch": Told(record_touch, touch_response),
     "upgrade_member": Told(upgrade_member, upgrade_response),
+    "grant_role": Told(grant_role, grant_response),
 }

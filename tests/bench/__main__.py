@@ -30,10 +30,12 @@ UNARY_1 = Case("unary-1", "RecordOrder, 1 in flight", "unary", 1)
 BATCH = Case("batch", "RecordOrders of 500, 4 in flight", "batch", 4, 500)
 STREAM_1 = Case("stream-1", "StreamOrders of 200, 1 stream", "stream", 1, 200)
 STREAM_4 = Case("stream-4", "StreamOrders of 200, 4 streams", "stream", 4, 200)
+RICH = Case("rich", "RecordOrders of 500, 4 in flight, the rich plan: 13 payees over a chain of 10", "batch", 4, 500, shop.RICH)
+RICH_UNARY = Case("rich-unary", "RecordOrder, 64 in flight, the rich plan", "unary", 64, 1, shop.RICH)
 NOOP_64 = Case("noop-64", "Health/Check, 64 in flight", "health", 64)
 NOOP_1 = Case("noop-1", "Health/Check, 1 in flight", "health", 1)
 COMMIT = Case("commit", "PostgreSQL: commit of one row, 1 connection", "commit", 1)
-CASES = (UNARY_64, UNARY_1, BATCH, STREAM_1, STREAM_4, NOOP_64, NOOP_1, COMMIT)
+CASES = (UNARY_64, UNARY_1, BATCH, STREAM_1, STREAM_4, RICH, RICH_UNARY, NOOP_64, NOOP_1, COMMIT)
 IMPORT, REPLAY = "import", "replay"
 KEYS = (*(case.key for case in CASES), IMPORT, REPLAY)
 # Comes with each import, to check it.
@@ -43,6 +45,8 @@ RATIOS = (
     ("RecordOrder over Health/Check, 1 in flight", UNARY_1, NOOP_1),
     ("RecordOrders of 500 over RecordOrder, 64 in flight", BATCH, UNARY_64),
     ("RecordOrders of 500 over commits of one row", BATCH, COMMIT),
+    ("cost of an order under the rich plan over the two-level plan, batches of 500", BATCH, RICH),
+    ("cost of an order under the rich plan over the two-level plan, 64 in flight", UNARY_64, RICH_UNARY),
 )
 
 QUICK_ORDER_LINES = 20_000
@@ -79,11 +83,12 @@ class Bench:
         self._channel.close()
 
     def open_books(self) -> None:
-        firsts = shop.open_books(self._channel)
-        books = shop.Books.of(self._channel)
-        # The program, its plan, and of each member the enrolment and the first order.
-        if sum(books.accounts.values()) or books.position != 2 + shop.MEMBERS + firsts.told:
-            raise shop.Lost(f"the books after the first orders: {books}")
+        for one in shop.SHOPS:
+            firsts, facts = shop.open_books(self._channel, one)
+            books = shop.Books.of(self._channel, one)
+            # The program, its plan, what was told of its members, and the first orders.
+            if sum(books.accounts.values()) or books.position != 2 + facts + firsts.told:
+                raise shop.Lost(f"the books after the first orders: {books}")
 
     def warm_up(self, cases: Sequence[Case]) -> None:
         """Every case for a moment, so that connections are open, statements prepared and code is hot; statistics before and after."""
@@ -103,7 +108,8 @@ class Bench:
                 self._note(number, key, retail.run(self.retail, self.where, program, self._scratch, self.owner))
                 self._note(number, REPLAY_IMPORT, self._replay(program))
             elif key == REPLAY:
-                self._note(number, key, self._replay(shop.PROGRAM))
+                self._note(number, key, self._replay(shop.TREE.program))
+                self._replay(shop.RICH.program)
             elif key != IMPORT:
                 [case] = [case for case in CASES if case.key == key]
                 self._note(number, key, self._load(case, f"{key}-r{number}", self._times_s))
@@ -119,10 +125,10 @@ class Bench:
     def _load(self, case: Case, name: str, times_s: tuple[float, float]) -> Measured:
         if not case.records:
             return self._client.submit(load.run, case, self.where, name, *times_s).result()
-        books, sizes = shop.Books.of(self._channel), self._sizes()
+        books, sizes = shop.Books.of(self._channel, case.shop), self._sizes()
         measured = self._client.submit(load.run, case, self.where, name, *times_s).result()
-        shop.Books.of(self._channel).check_after(books, measured.told, measured.base_minor, self.owner)
-        if self.growth:
+        shop.Books.of(self._channel, case.shop).check_after(case.shop, books, measured.told, measured.base_minor, self.owner)
+        if self.growth and case.shop is shop.TREE:
             self.growth[-1].add(sizes, self._sizes(), measured.told)
         return measured
 

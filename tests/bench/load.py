@@ -13,7 +13,7 @@ from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from grpc_health.v1 import health_pb2
 
 from tests.bench.machine import Meter, Usage
-from tests.bench.shop import CALL_TIMEOUT_S, PROGRAM, Orders, require_paid
+from tests.bench.shop import CALL_TIMEOUT_S, TREE, Orders, Shop, require_paid
 
 # Messages a stream's caller has under way at once: the next is there when the server has answered one.
 SENT_AHEAD = 2
@@ -32,6 +32,7 @@ class Case:
     call: Literal["unary", "batch", "stream", "health", "commit"]
     in_flight: int
     batch: int = 1
+    shop: Shop = TREE
 
     @property
     def records(self) -> bool:
@@ -143,7 +144,7 @@ def _commits(where: Where, window: Window) -> Measured:
 
 
 async def _calls(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
-    orders = Orders(name)
+    orders = Orders(name, case.shop)
     async with grpc.aio.insecure_channel(where.address, options=CHANNEL_OPTIONS) as channel:
         await channel.channel_ready()
         window = Window(where, warm_s, measure_s)
@@ -166,8 +167,8 @@ async def _unary(channel: grpc.aio.Channel, window: Window, orders: Orders, _: i
     ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
 
     async def call() -> None:
-        request = ledger_pb2.RecordOrderRequest(program_id=PROGRAM, order=orders.order())
-        require_paid((await ledger.RecordOrder(request, timeout=CALL_TIMEOUT_S)).recorded)
+        request = ledger_pb2.RecordOrderRequest(program_id=orders.shop.program, order=orders.order())
+        require_paid(orders.shop, (await ledger.RecordOrder(request, timeout=CALL_TIMEOUT_S)).recorded)
 
     await _repeat(window, 1, call)
 
@@ -176,8 +177,8 @@ async def _batch(channel: grpc.aio.Channel, window: Window, orders: Orders, size
     ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
 
     async def call() -> None:
-        request = ledger_pb2.RecordOrdersRequest(program_id=PROGRAM, orders=[orders.order() for _ in range(size)])
-        _require_all_paid((await ledger.RecordOrders(request, timeout=CALL_TIMEOUT_S)).results, size)
+        request = ledger_pb2.RecordOrdersRequest(program_id=orders.shop.program, orders=[orders.order() for _ in range(size)])
+        _require_all_paid(orders.shop, (await ledger.RecordOrders(request, timeout=CALL_TIMEOUT_S)).results, size)
 
     await _repeat(window, size, call)
 
@@ -189,14 +190,14 @@ async def _stream(channel: grpc.aio.Channel, window: Window, orders: Orders, siz
     async def answer() -> None:
         found = await asyncio.wait_for(stream.read(), CALL_TIMEOUT_S)
         assert isinstance(found, ledger_pb2.StreamOrdersResponse), "the server ended the stream"
-        _require_all_paid(found.results, size)
+        _require_all_paid(orders.shop, found.results, size)
         window.note(under_way.popleft(), size)
 
     while not window.over:
         while len(under_way) < SENT_AHEAD:
             under_way.append(time.perf_counter())
             batch = [orders.order() for _ in range(size)]
-            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=PROGRAM, orders=batch))
+            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=orders.shop.program, orders=batch))
         await answer()
     while under_way:
         await answer()
@@ -217,7 +218,7 @@ async def _health(channel: grpc.aio.Channel, window: Window, _: Orders, __: int)
     await _repeat(window, 1, call)
 
 
-def _require_all_paid(results: Sequence[ledger_pb2.OrderResult], size: int) -> None:
+def _require_all_paid(shop: Shop, results: Sequence[ledger_pb2.OrderResult], size: int) -> None:
     assert len(results) == size, f"{size} orders were told, {len(results)} answered"
     for result in results:
-        require_paid(result.recorded)
+        require_paid(shop, result.recorded)

@@ -103,6 +103,104 @@ def play(client: Client) -> None:
     client.order("o4", "eve", line(1, 0), at=42)
 
 
+SCHEMES = """
+plan: schemes
+version: 1
+currency: GBP
+profile: none
+tiers: [member, manager, director]
+points: [points]
+zone: "+08:00"
+effective: {from: "2025-01-01T00:00:00Z"}
+binding: {touch: order, on_full_refund: release}
+release: {days: 7}
+rules:
+  - {id: own, kind: self, rate: 1%, asset: points, release: {on: at_once}}
+  - {id: first, kind: generation, generation: 1, rates: {manager: 6%}, fixed_minor: {member: 300}, skip_unqualified: true}
+  - {id: ladder, kind: differential, rates: {member: 5%, manager: 10%, director: 15%}, buyer: deducts, cap_minor: {order: 900, period: 2000}}
+  - {id: peer, kind: peer, of: ladder, base: income, rates: {director: 10%}}
+  - {id: equal, kind: peer, rates: {manager: 1%}, times: 2}
+  - {id: creator, kind: attributed, role: creator, rate: 5%, with_referrer: split, referrer_share: 40%}
+  - {id: region, kind: attributed, role: region, rate: 2%}
+  - {id: fund, kind: pool, role: partner, rate: 1%, split: seats, of_total: 3}
+  - {id: opener, kind: triggered, on: group_formed, fixed_minor: 200, per: group}
+  - {id: invite, kind: triggered, on: invite, to: {buyer: 50, referrer: 100}, asset: points}
+  - {id: rise, kind: triggered, on: upgrade, tier: member, to: {buyer: 10, referrer: 20}}
+  - {id: share, kind: triggered, on: task, task: share, to: {member: 5, referrer: 3}, asset: points, most: 2}
+  - {id: five, kind: counted, at: 2, fixed_minor: 1000, repeat: true, most: 3}
+  - {id: yearly, kind: pool, per: period, role: partner, rate: 1%, split: shares, of_total: 4}
+  - {id: team, kind: volume, brackets: [{from_minor: 0, rate: 0.5%}, {from_minor: 20000, rate: 1.5%}]}
+  - {id: board, kind: rank, board: invites, places_minor: [500, 300, 100]}
+overrides:
+  - {when: {days: [8]}, rules: {creator: {rate: 10%}}}
+promotions:
+  - {tier: member, any: [{metric: own_volume, at_least: 5000, days: 30}, {metric: gift_packs, at_least: 1}]}
+  - {tier: manager, all: [{metric: team_volume, at_least: 30000, depth: 2}, {metric: qualified_directs, at_least: 1}]}
+seats: {director: 2}
+granted: [director]
+on_evidence_refunded: demote
+"""
+
+
+def play_schemes(client: Client) -> None:
+    """What plans can hold besides people on a path: every type of entry that `play` does not reach."""
+    client.publish(SCHEMES, at=60)
+    for member, referrer in (
+        ("fay", ""),
+        ("gus", "fay"),
+        ("hal", "gus"),
+        ("ida", "hal"),
+        ("jon", "hal"),
+        ("kim", ""),
+        ("lee", ""),
+        ("moe", ""),
+    ):
+        client.enroll(member, referrer, at=60)
+    for grant, member, role, scope, weight in (
+        ("g1", "kim", "region", "sh", 2),
+        ("g2", "lee", "region", "sh", 1),
+        ("g3", "fay", "partner", "", 2),
+        ("g4", "kim", "partner", "", 1),
+    ):
+        client.role(grant, member, role, scope, weight, at=60)
+    client.seat("s1", "fay", "director", at=60)
+    client.seat("s2", "gus", "director", at=60, until=75)
+    client.upgrade("u3", "hal", "manager", at=60)
+    client.order("q1", "ida", line(1, 20_000), at=61, attributions=[("creator", "moe", ""), ("region", "", "sh")])
+    client.order(
+        "q2", "jon", line(1, 9_999, 3), line(2, 500, 1, kind=log_pb2.LINE_KIND_GIFT_PACK), at=67, attributions=[("creator", "moe", "")]
+    )
+    client.order("q3", "moe", line(1, 4_000), at=62, referrer="jon")
+    client.end_role("g2", at=63)
+    client.order("q4", "ida", line(1, 3_333), at=76, attributions=[("region", "", "sh")])
+    client.complete("q1", at=70)
+    client.complete("q2", at=70)
+    client.refund("w1", "q2", (2, 1, 500), at=71)
+    client.task("k1", "ida", "share", at=64)
+    client.task("k2", "ida", "nothing", at=64)
+    client.open_group("fit", "gus", at=64)
+    client.open_group("flop", "gus", at=64)
+    client.order("q5", "lee", line(1, 6_000), at=65, group="fit", referrer="gus")
+    client.order("q6", "kim", line(1, 7_000), at=65, group="flop")
+    client.order("q7", "gus", line(1, 1_000), at=65, group="flop")
+    client.form_group("fit", at=66)
+    client.fail_group("flop", at=66)
+    client.complete("q5", at=67)
+    client.release(90)
+    client.close_period("2026-03", at=95)
+    client.release(110)
+    client.payout("p9", "fay", 100, at=111)
+    client.confirm("p9", at=112)
+    client.refund("w2", "q1", (1, 1, 20_000), at=113)
+    client.refund("w3", "q3", (1, 1, 4_000), at=113)
+    client.deposit("d1", "hal", log_pb2.DEPOSIT_KIND_PAID_IN, 10_000, at=114)
+    client.deposit("d2", "hal", log_pb2.DEPOSIT_KIND_RETURNED, 4_000, at=115)
+    client.deposit("d3", "hal", log_pb2.DEPOSIT_KIND_FORFEITED, 1_000, at=116)
+    client.stock("x1", "gus", "hal", ("S1", 10, 500, 620), at=117)
+    client.open_balance("b1", "moe", available=500, pending=300, due=120, paid=900, at=118)
+    client.release(121)
+
+
 def main(version: str) -> None:
     directory = HERE / version
     directory.mkdir()
@@ -110,6 +208,7 @@ def main(version: str) -> None:
         with grpc.insecure_channel(server.address) as channel:
             client = Client.of_new_program(channel, "golden")
             play(client)
+            play_schemes(client)
             assert client.differences() == []
             entries = client.ops.ReadEntries(ops_pb2.ReadEntriesRequest(program_id="golden", page_size=1000)).entries
         with psycopg.connect(server.dsn) as connection:

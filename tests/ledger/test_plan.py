@@ -58,6 +58,12 @@ def test_a_good_plan_reads_as_it_says() -> None:
     assert plan.depth == 1
 
 
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "On"])
+def test_words_that_yaml_once_took_for_booleans_stay_words(word: str) -> None:
+    """`release: {on: at_once}` is what the format asks for, and YAML 1.1 would read the key as true."""
+    assert read_document(f"{word}: {word}\nrepeat: true\n") == {word: word, "repeat": True}
+
+
 @pytest.mark.parametrize("name", ["plan-format.md", "two-level.yaml"])
 def test_the_plans_in_the_documents_are_plans(name: str) -> None:
     text = (DOCS / name).read_text(encoding="utf-8")

@@ -42,27 +42,24 @@ def close(books: Books, command: ClosePeriod) -> Answer:
 
 
 def governing(books: Books, period_id: str, at_us: int) -> tuple[PlanVersion, Period]:
-    """The plan version whose rules count for a period: in force when it began, else the first that came into force in it.
+    """The plan version whose rules count for a period: in force when it began, else the first with such rules that came into force in it.
 
     Raises PeriodUnknown, NoPlanInForce.
     """
-    expected = ""
-    for version in reversed(books.plans):
-        plan = version.plan
-        period = periods.named(plan, period_id)
-        if period is None or not plan.period_rules:
-            expected = expected or (periods.expected(plan) if plan.period_rules else "")
-            continue
-        in_it = [v for v in books.plans if period.starts_us < v.effective_from_us < period.ends_us and v.plan.period_rules]
-        chosen = books.plan_in_force(period.starts_us) or min(in_it, key=lambda v: (v.effective_from_us, -v.position), default=None)
-        if chosen is None or periods.named(chosen.plan, period_id) is None:
-            continue
-        if not chosen.plan.period_rules:
-            raise PeriodUnknown(period_id, "the plan in force when it began has no rules by period")
-        return chosen, periods.named(chosen.plan, period_id) or period
     if not books.plans:
         raise NoPlanInForce(to_text(at_us))
-    raise PeriodUnknown(period_id, f"expected {expected}" if expected else "no plan with rules by period was in force in it")
+    # Versions may name their periods otherwise, and begin their days elsewhere.
+    able = [(v, period) for v in books.plans if v.plan.period_rules and (period := periods.named(v.plan, period_id))]
+    for version, period in reversed(able):
+        if books.plan_in_force(period.starts_us) is version:
+            return version, period
+    in_it = [(v, period) for v, period in able if period.starts_us < v.effective_from_us < period.ends_us]
+    if in_it:
+        return min(in_it, key=lambda one: (one[0].effective_from_us, -one[0].position))
+    by_period = [version.plan for version in books.plans if version.plan.period_rules]
+    if able or not by_period:
+        raise PeriodUnknown(period_id, "no plan with rules by period was in force in it")
+    raise PeriodUnknown(period_id, f"expected {periods.expected(by_period[-1])}")
 
 
 def rule_counters(plan: Plan) -> list[str]:

@@ -31,6 +31,7 @@ from services.ledger.domain.facts import (
     Count,
     DueChange,
     GroupFailed,
+    GroupFormed,
     GroupJoined,
     GroupOpened,
     LineShares,
@@ -51,7 +52,8 @@ from services.ledger.domain.facts import (
     TierChangeKind,
 )
 from services.ledger.domain.plan import Plan, PlanVersion
-from services.ledger.domain.rules import GroupFormed, Release
+from services.ledger.domain.rules import GroupFormed as OpenerRule
+from services.ledger.domain.rules import Release
 
 # ---------------------------------------------------------------- paid
 
@@ -143,12 +145,13 @@ def _lock(books: Books, fact: OrderPaid, buyer: Member, plan: Plan) -> BindingLo
 
 
 def _joined(books: Books, group_id: str) -> list[str]:
-    """The orders that joined a group so far. Raises GroupUnknown, GroupClosed for one that failed."""
+    """The orders that joined a group so far. Raises GroupUnknown, GroupClosed."""
     entries = books.stream(f"group/{group_id}")
     if not entries:
         raise GroupUnknown(group_id)
-    if any(isinstance(entry.fact, GroupFailed) for entry in entries):
-        raise GroupClosed(group_id, "failed")
+    for entry in entries:
+        if isinstance(entry.fact, GroupFormed | GroupFailed):
+            raise GroupClosed(group_id, "failed" if isinstance(entry.fact, GroupFailed) else "formed")
     return [entry.fact.order_id for entry in entries if isinstance(entry.fact, GroupJoined)]
 
 
@@ -190,11 +193,10 @@ def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Pe
                 for grant in books.holders(one.role, one.scope, at_us)
             ]
     for role in sorted(plan.pool_roles):
-        if Attribution(role, "", "") not in seen:
-            found += [
-                _in_role(books, grant.member_id, role, "", grant.position, grant.weight, at_us) for grant in books.holders(role, "", at_us)
-            ]
-    if fact.group_id and any(isinstance(rule, GroupFormed) for rule in plan.rules):
+        found += [
+            _in_role(books, grant.member_id, role, "", grant.position, grant.weight, at_us) for grant in books.holders(role, "", at_us)
+        ]
+    if fact.group_id and any(isinstance(rule, OpenerRule) for rule in plan.rules):
         opened = books.stream(f"group/{fact.group_id}")[0].fact
         assert isinstance(opened, GroupOpened), "a group's stream begins with its opening"
         found.append(_in_role(books, opened.opener_id, "opener", "", 0, 1, at_us))
@@ -363,12 +365,7 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     if order.voided:
         after = order.remaining()
     plan = books.plan_at(order.decision.plan_position).plan
-    released = ""
-    buyer = order.fact.member_id
-    if plan.on_full_refund == "release" and order.decision.binding_locked and _empties(order, refunded):
-        member = books.member(buyer)
-        if member is not None and member.binding_position == order.paid.position:
-            released = buyer
+    released = _lock_released(books, order, plan) if _empties(order, refunded) else ""
     return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
 
 
@@ -376,7 +373,17 @@ def void(ahead: Ahead, order: Order, group_id: str, occurred_us: int) -> list[Dr
     """Takes back all that an order earned: its group failed."""
     plan = ahead.books.plan_at(order.decision.plan_position).plan
     fact = OrderVoided(order.fact.order_id, group_id)
-    return reverse(ahead, order, plan, dict.fromkeys(order.lines, (0, 0)), fact, occurred_us, list(order.lines), "")
+    nothing = dict.fromkeys(order.lines, (0, 0))
+    return reverse(ahead, order, plan, nothing, fact, occurred_us, list(order.lines), _lock_released(ahead.books, order, plan))
+
+
+def _lock_released(books: Books, order: Order, plan: Plan) -> str:
+    """The buyer, where nothing of the order that locked them remains and the plan releases the lock then; else empty."""
+    buyer = order.fact.member_id
+    if plan.on_full_refund != "release" or not order.decision.binding_locked:
+        return ""
+    member = books.member(buyer)
+    return buyer if member is not None and member.binding_position == order.paid.position else ""
 
 
 def reverse(

@@ -493,6 +493,8 @@ def _peer(reader: Reader, shared: _Shared, earlier: Sequence[Rule], common: _Com
 
 def _attributed(reader: Reader, shared: _Shared, _: Sequence[Rule], common: _Common) -> Rule:
     role = reader.role("role")
+    if role == "opener":
+        raise PlanInvalid(reader.at("role"), "the opener of a group earns by a triggered rule on group_formed")
     amount = _amount(reader, shared.tiers, by_tier=False)
     with_referrer = reader.choice("with_referrer", ("both", "exclusive", "split"))
     share = reader.rate("referrer_share") if with_referrer == "split" else None
@@ -504,6 +506,8 @@ def _pool(reader: Reader, shared: _Shared, _: Sequence[Rule], common: _Common) -
         # `per` of a pool says by line or by period; a fixed amount counts by unit.
         amount = _amount(reader, shared.tiers, by_tier=False, per=("unit",))
         role = reader.role("role")
+        if role == "opener":
+            raise PlanInvalid(reader.at("role"), "a group's opener holds no role")
         split = reader.choice("split", ("shares", "seats"))
         of_total = reader.integer("of_total", 1, 10**9) if reader.has("of_total") else None
         return LinePool(*common, amount, role, split, of_total)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """Enrolment, touches, upgrades, corrections. SCHEMES: the lifetime lock; tiers carry evidence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from services.kernel.decider import Answer, Draft, repeated
@@ -8,9 +8,13 @@ from services.kernel.refusals import (
     ApproverIsRequester,
     BindingCycle,
     BindingNotLocked,
+    DatedTooEarly,
+    Malformed,
     MemberUnknown,
     NoPlanInForce,
     OrderUnknown,
+    RoleGrantUnknown,
+    SeatsTaken,
     SelfBinding,
     TierUnknown,
 )
@@ -23,6 +27,8 @@ from services.referral.domain.facts import (
     MemberEnrolled,
     MemberTouched,
     MemberUpgraded,
+    RoleEnded,
+    RoleGranted,
     TouchDecision,
     UpgradeDecision,
 )
@@ -53,7 +59,21 @@ class CorrectBinding:
     occurred_us: int
 
 
-Command = EnrollMember | RecordTouch | UpgradeMember | CorrectBinding
+@dataclass(frozen=True, slots=True)
+class GrantRole:
+    fact: RoleGranted
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndRole:
+    """Whose role it is, the grant tells: `member_id` of the fact is left empty."""
+
+    fact: RoleEnded
+    occurred_us: int
+
+
+Command = EnrollMember | RecordTouch | UpgradeMember | CorrectBinding | GrantRole | EndRole
 
 
 def decide(roster: Roster, command: Command) -> Answer:
@@ -67,6 +87,10 @@ def decide(roster: Roster, command: Command) -> Answer:
             return upgrade(roster, command)
         case CorrectBinding():
             return correct(roster, command)
+        case GrantRole():
+            return grant_role(roster, command)
+        case EndRole():
+            return end_role(roster, command)
     assert_never(command)
 
 
@@ -122,8 +146,19 @@ def upgrade(roster: Roster, command: UpgradeMember) -> Answer:
     evidence = fact.evidence
     if evidence.kind is EvidenceKind.PAID_ORDER and evidence.order_id and not roster.order_recorded(evidence.order_id):
         raise OrderUnknown(evidence.order_id)
+    seat = evidence.kind is EvidenceKind.SEAT_GRANTED
+    if fact.expires_us is not None:
+        if not seat:
+            raise Malformed("expires_at", "only a seat that is granted ends by itself; its evidence is SEAT_GRANTED")
+        if fact.expires_us <= command.occurred_us:
+            granted = to_text(command.occurred_us)
+            raise Malformed("expires_at", f"{to_text(fact.expires_us)} is not after {granted}, when the seat is granted")
+    quota = plan.seats.get(fact.tier)
+    if seat and quota is not None and roster.seats_taken(fact.tier, command.occurred_us, besides=fact.member_id) >= quota:
+        raise SeatsTaken(fact.tier, quota)
     lock = None if member.locked else BindingLock(fact.member_id, member.referrer_id, member.touch_position)
-    return [Draft(f"member/{fact.member_id}", fact, UpgradeDecision(member.tier, lock), command.occurred_us, fact_id)]
+    decision = UpgradeDecision(roster.tier_at(fact.member_id, command.occurred_us), lock)
+    return [Draft(f"member/{fact.member_id}", fact, decision, command.occurred_us, fact_id)]
 
 
 def correct(roster: Roster, command: CorrectBinding) -> Answer:
@@ -147,3 +182,32 @@ def correct(roster: Roster, command: CorrectBinding) -> Answer:
     if fact.referrer_id and roster.stands_above(fact.member_id, of=fact.referrer_id):
         raise BindingCycle(fact.member_id, fact.referrer_id)
     return [Draft(f"member/{fact.member_id}", fact, CorrectionDecision(member.referrer_id), command.occurred_us, fact_id)]
+
+
+def grant_role(roster: Roster, command: GrantRole) -> Answer:
+    """A member holds a role from now on, at a place or everywhere."""
+    fact = command.fact
+    fact_id = f"role/{fact.grant_id}"
+    again = repeated(roster.fact(fact_id), f"role grant {fact.grant_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    if roster.member(fact.member_id) is None:
+        raise MemberUnknown(fact.member_id)
+    if fact.until_us is not None and fact.until_us <= fact.from_us:
+        raise Malformed("effective_until", f"{to_text(fact.until_us)} is not after effective_from {to_text(fact.from_us)}")
+    return [Draft(f"member/{fact.member_id}", fact, None, command.occurred_us, fact_id)]
+
+
+def end_role(roster: Roster, command: EndRole) -> Answer:
+    """A role ends before its time; orders paid before keep their holder."""
+    fact_id = f"role_end/{command.fact.grant_id}"
+    granted = roster.fact(f"role/{command.fact.grant_id}")
+    if granted is None:
+        raise RoleGrantUnknown(command.fact.grant_id)
+    fact = replace(command.fact, member_id=granted.fact.member_id)
+    again = repeated(roster.fact(fact_id), f"end of role grant {fact.grant_id!r}", fact, command.occurred_us)
+    if again:
+        return again
+    if fact.ended_us < granted.fact.from_us:
+        raise DatedTooEarly("ended_at", to_text(granted.fact.from_us), to_text(fact.ended_us))
+    return [Draft(f"member/{fact.member_id}", fact, None, command.occurred_us, fact_id)]

@@ -1,6 +1,7 @@
 """The referral vocabulary: what is told and what was decided on it. `codec.py` gives each its stored name."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ class MemberUpgraded:
     member_id: str
     tier: str
     evidence: Evidence
+    # A seat for a time ends here; None: for good.
+    expires_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,27 @@ class CorrectionDecision:
     previous_referrer_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RoleGranted:
+    """`scope` is the place it is held at, empty everywhere; `weight` the shares of the role."""
+
+    grant_id: str
+    member_id: str
+    role: str
+    scope: str
+    weight: int
+    from_us: int
+    until_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleEnded:
+    grant_id: str
+    member_id: str
+    ended_us: int
+    reason: str
+
+
 # ---------------------------------------------------------------- facts of the same log that others tell
 
 
@@ -87,6 +111,8 @@ class PlanPublished:
     first_touch: bool
     effective_from_us: int
     effective_until_us: int | None
+    # {tier: seats granted by hand at once}; a tier not named has no limit.
+    seats: Mapping[str, int] = field(default_factory=dict)
 
     def in_force(self, at_us: int) -> bool:
         return self.effective_from_us <= at_us and (self.effective_until_us is None or at_us < self.effective_until_us)
@@ -106,3 +132,27 @@ class BindingReleased:
 
     order_id: str
     member_id: str
+
+
+class TierChangeKind(IntEnum):
+    """The numbers are the contract's."""
+
+    PROMOTED = 1
+    DEMOTED = 2
+    FROZEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TierChanged:
+    """A tier that changed with an order or a refund: `tier` from now on, with FROZEN the title that stays."""
+
+    member_id: str
+    kind: TierChangeKind
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMeant:
+    """An order, refund or void that means several things to referral."""
+
+    parts: tuple[OrderLocked | BindingReleased | TierChanged, ...]

@@ -12,11 +12,17 @@ from services.referral.domain.facts import (
     BindingCorrected,
     BindingLock,
     BindingReleased,
+    EvidenceKind,
     MemberEnrolled,
     MemberTouched,
     MemberUpgraded,
     OrderLocked,
+    OrderMeant,
     PlanPublished,
+    RoleEnded,
+    RoleGranted,
+    TierChanged,
+    TierChangeKind,
     TouchDecision,
     UpgradeDecision,
 )
@@ -34,6 +40,27 @@ class Member(NamedTuple):
     touch_position: int = 0
 
 
+class Seat(NamedTuple):
+    """A tier granted by hand, for good (`until_us` None) or for a time, after which the tier before it counts."""
+
+    tier: str
+    until_us: int | None
+    position: int
+    previous_tier: str
+
+
+class Role(NamedTuple):
+    """A role held; `until_us` is the earlier of the end told with the grant and the end told later."""
+
+    member_id: str
+    role: str
+    scope: str
+    weight: int
+    from_us: int
+    until_us: int | None
+    position: int
+
+
 @dataclass(slots=True)
 class Roster:
     complete: bool = True
@@ -44,6 +71,14 @@ class Roster:
     facts: dict[str, Entry | None] = field(default_factory=dict)
     # Order ids known to be recorded (True) or not (False).
     orders: dict[str, bool] = field(default_factory=dict)
+    # Of members who hold one now; a partial roster has those of its members and of `seat_tiers`.
+    seats: dict[str, Seat] = field(default_factory=dict)
+    # Tiers all of whose seats are known; None: of every tier.
+    seat_tiers: set[str] | None = None
+    # Members whose tier earns nothing, and since which entry.
+    frozen: dict[str, int] = field(default_factory=dict)
+    # By grant id. Only a complete roster keeps them: what a decision needs is the fact that granted one.
+    roles: dict[str, Role] = field(default_factory=dict)
     # Last version of streams that commands of this state may append to.
     versions: dict[str, int] = field(default_factory=dict)
 
@@ -62,6 +97,21 @@ class Roster:
         if order_id not in self.orders and not self.complete:
             raise NotLoaded(f"order {order_id}")
         return self.orders.get(order_id, False)
+
+    def tier_at(self, member_id: str, at_us: int) -> str:
+        """The tier that counts at a time: none while it is frozen, the one before once a seat has ended."""
+        member, seat = self.member(member_id), self.seats.get(member_id)
+        if member is None or member_id in self.frozen:
+            return ""
+        ended = seat is not None and seat.until_us is not None and at_us >= seat.until_us
+        return seat.previous_tier if seat is not None and ended else member.tier
+
+    def seats_taken(self, tier: str, at_us: int, besides: str) -> int:
+        """How many hold a seat of a tier at a time, one member not counted."""
+        if self.seat_tiers is not None and tier not in self.seat_tiers:
+            raise NotLoaded(f"seats of {tier}")
+        held = ((member_id, seat) for member_id, seat in self.seats.items() if member_id != besides and seat.tier == tier)
+        return sum(seat.until_us is None or at_us < seat.until_us for _, seat in held)
 
     def plan_in_force(self, at_us: int) -> PlanPublished | None:
         return next((plan for plan in reversed(self.plans) if plan.in_force(at_us)), None)
@@ -99,19 +149,57 @@ def evolve(roster: Roster, entry: Entry) -> None:
         case MemberUpgraded():
             assert isinstance(decision, UpgradeDecision)
             _change(roster, fact.member_id, tier=fact.tier, tier_position=position)
+            roster.frozen.pop(fact.member_id, None)
+            roster.seats.pop(fact.member_id, None)
+            seat = seat_of(fact, decision, position)
+            if seat is not None:
+                roster.seats[fact.member_id] = seat
             _lock(roster, decision.binding_locked, position)
             roster.facts[f"upgrade/{fact.upgrade_id}"] = entry
         case BindingCorrected():
             _change(roster, fact.member_id, locked=True, referrer_id=fact.referrer_id, binding_position=position)
             roster.facts[f"correction/{fact.correction_id}"] = entry
-        case OrderLocked():
-            _lock(roster, fact.lock, position)
-        case BindingReleased():
-            _change(roster, fact.member_id, locked=False, binding_position=0)
+        case RoleGranted():
+            roster.facts[f"role/{fact.grant_id}"] = entry
+            if roster.complete:
+                held = (fact.member_id, fact.role, fact.scope, fact.weight, fact.from_us, fact.until_us)
+                roster.roles[fact.grant_id] = Role(*held, position)
+        case RoleEnded():
+            roster.facts[f"role_end/{fact.grant_id}"] = entry
+            role = roster.roles.get(fact.grant_id)
+            if role is not None:
+                until = fact.ended_us if role.until_us is None else min(role.until_us, fact.ended_us)
+                roster.roles[fact.grant_id] = role._replace(until_us=until)
         case PlanPublished():
             roster.plans.append(fact)
+    for part in parts(fact):
+        match part:
+            case OrderLocked():
+                _lock(roster, part.lock, position)
+            case BindingReleased():
+                _change(roster, part.member_id, locked=False, binding_position=0)
+            case TierChanged(kind=TierChangeKind.FROZEN):
+                roster.frozen[part.member_id] = position
+            case TierChanged():
+                _change(roster, part.member_id, tier=part.tier, tier_position=position)
+                roster.frozen.pop(part.member_id, None)
+                roster.seats.pop(part.member_id, None)
     if entry.stream.startswith("order/"):
         roster.orders[entry.stream[6:]] = True
+
+
+def parts(fact: object) -> tuple[OrderLocked | BindingReleased | TierChanged, ...]:
+    """What an order, refund or void means to referral; nothing for any other fact."""
+    if isinstance(fact, OrderMeant):
+        return fact.parts
+    return (fact,) if isinstance(fact, OrderLocked | BindingReleased | TierChanged) else ()
+
+
+def seat_of(fact: MemberUpgraded, decision: UpgradeDecision, position: int) -> Seat | None:
+    """The seat that an upgrade grants, if its evidence is one."""
+    if fact.evidence.kind is not EvidenceKind.SEAT_GRANTED:
+        return None
+    return Seat(fact.tier, fact.expires_us, position, decision.previous_tier)
 
 
 def _change(roster: Roster, member_id: str, **changes: object) -> None:

@@ -84,7 +84,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GROUP_UNKNOWN: _ErrorReason.ValueType  # 30
     """NOT_FOUND. group_id."""
     ERROR_REASON_GROUP_CLOSED: _ErrorReason.ValueType  # 31
-    """FAILED_PRECONDITION. A group is closed once, as formed or as failed; a failed one takes no orders. group_id, state."""
+    """FAILED_PRECONDITION. A group is closed once, as formed or as failed, and then takes no orders. group_id, state."""
     ERROR_REASON_PERIOD_UNKNOWN: _ErrorReason.ValueType  # 32
     """FAILED_PRECONDITION. The plan in force has no rules by period, or its periods are named otherwise. period_id, expected."""
     ERROR_REASON_PERIOD_NOT_OVER: _ErrorReason.ValueType  # 33
@@ -167,7 +167,7 @@ ERROR_REASON_DATED_TOO_EARLY: ErrorReason.ValueType  # 29
 ERROR_REASON_GROUP_UNKNOWN: ErrorReason.ValueType  # 30
 """NOT_FOUND. group_id."""
 ERROR_REASON_GROUP_CLOSED: ErrorReason.ValueType  # 31
-"""FAILED_PRECONDITION. A group is closed once, as formed or as failed; a failed one takes no orders. group_id, state."""
+"""FAILED_PRECONDITION. A group is closed once, as formed or as failed, and then takes no orders. group_id, state."""
 ERROR_REASON_PERIOD_UNKNOWN: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION. The plan in force has no rules by period, or its periods are named otherwise. period_id, expected."""
 ERROR_REASON_PERIOD_NOT_OVER: ErrorReason.ValueType  # 33
