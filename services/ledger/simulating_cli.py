@@ -44,6 +44,8 @@ def simulate(
 
     Counted are orders paid in the window, with what followed on them; of all else only what differs.
     """
+    if picture is not None and not picture.parent.is_dir():
+        raise Failed(f"cannot write {picture}: there is no such directory")
     request = pb.SimulatePlanRequest(program_id=call.program, document=draft.read_text(encoding="utf-8"))
     if from_ is not None:
         getattr(request, "from").CopyFrom(timestamp(from_))
@@ -114,8 +116,9 @@ def _tables(total: "pb.SimulationTotal", rules: Sequence["pb.SimulationRow"], me
     both = tuple(map(sum, zip(people, breakage, strict=True)))
     rows: list[tuple[Cell, ...]] = [("people", *_compared(*people)), ("breakage", *_compared(*breakage)), ("together", *_compared(*both))]
     if asset.isupper() and total.base_minor > 0:
-        shares = [(f"{name}, of base", people_or_all) for name, people_or_all in (("people", people), ("together", both))]
-        rows += [(name, *(percent(amount, total.base_minor) for amount in _compared(*pair))) for name, pair in shares]
+        # The difference is that of the shares as they are shown, so that a reader can check it.
+        for name, pair in (("people, of base", people), ("together, of base", both)):
+            rows.append((name, *map(percent, _compared(*(hundredths(amount, total.base_minor) for amount in pair)))))
     terminal.say("")
     terminal.table([Column(asset), *money], rows)
     given = [row for row in rules if row.asset == asset]
@@ -139,11 +142,14 @@ def _row(row: "pb.SimulationRow") -> tuple[Cell, ...]:
     return key, *_compared(row.recorded_minor, row.simulated_minor)
 
 
-def percent(part: int, whole: int) -> str:
-    """A share with two decimals, exact but for one rounding: -1.25%."""
-    hundredths = half_up(abs(part) * 10_000, whole)
-    sign = "-" if part < 0 and hundredths else ""
-    return f"{sign}{hundredths // 100}.{hundredths % 100:02d}%"
+def hundredths(part: int, whole: int) -> int:
+    """A share in hundredths of a percent, rounded once."""
+    return half_up(part * 10_000, whole)
+
+
+def percent(share: int) -> str:
+    """Hundredths of a percent for people: -1.25%."""
+    return f"{'-' if share < 0 else ''}{abs(share) // 100}.{abs(share) % 100:02d}%"
 
 
 def _draw(
@@ -165,7 +171,7 @@ def _draw(
         text = f"Earned: {to_major(recorded, total.asset)} recorded, {to_major(simulated, total.asset)} simulated"
         text += f", {signed(difference, total.asset)} {total.asset}"
         if total.asset.isupper() and total.base_minor > 0:
-            text += f"; of the base {percent(recorded, total.base_minor)}, {percent(simulated, total.base_minor)}"
+            text += f"; of the base {percent(hundredths(recorded, total.base_minor))}, {percent(hundredths(simulated, total.base_minor))}"
         lines.append(text)
     assets = [Asset(total.asset, pairs(rules, total.asset), pairs(members, total.asset)) for total in totals]
     try:

@@ -282,16 +282,52 @@ def test_promotions_that_the_recorded_plan_made_do_not_count_in_the_shadow() -> 
 
 
 def test_bindings_stay_as_they_were_told_whatever_touch_counts_for_the_draft() -> None:
+    """A brought C, whose first order names B's code; D was brought by C. The refund of that order sets C free, or not."""
     by_code = TWO_LEVEL | {"binding": {"touch": "order", "on_full_refund": "release"}}
     for recorded, draft in ((TWO_LEVEL, by_code), (by_code, TWO_LEVEL)):
         shop = Shop(recorded)
-        for member, referrer in (("A", ""), ("B", ""), ("C", "A")):
+        for member, referrer in (("A", ""), ("B", ""), ("C", "A"), ("D", "C")):
             shop.enroll(member, referrer)
         shop.order("O1", "C", 1_000, referrer_id="B")
-        shop.refund("R1", "O1", (1, 2, 1_000))
-        shop.touch("C", "A")
         shop.order("O2", "C", 1_000)
+        shop.order("O3", "D", 1_000)
+        shop.refund("R1", "O1", (1, 2, 1_000))
+        # C is locked, or free: A earns by the second generation, or nobody does.
+        shop.order("O4", "D", 1_000)
+        shop.touch("C", "A")
+        shop.order("O5", "C", 1_000)
+        earned = {row.key: row.recorded_minor for row in shop.simulate(draft).by_member}
+        assert earned == ({"A": 300, "C": 200} if recorded is TWO_LEVEL else {"A": 100, "B": 150, "C": 200})
         assert same(shop.simulate(draft)), shop.simulate(draft)
+
+
+def test_whose_upgrade_loses_its_evidence_falls_back_to_the_tier_the_draft_gave() -> None:
+    """The recorded plan had made B a manager, the draft has not; the hand that made B a director took back its evidence."""
+    rates = {"id": "first", "kind": "generation", "generation": 1, "rates": {"manager": "10%", "director": "20%"}}
+    promotions = [{"tier": "manager", "any": [{"metric": "orders", "at_least": 1}]}]
+    recorded = TWO_LEVEL | {"rules": [rates], "promotions": promotions, "on_evidence_refunded": "demote"}
+    shop = family(recorded)
+    shop.order("O1", "B", 1_000)
+    shop.upgrade("B", "director", "O1")
+    shop.refund("R1", "O1", (1, 2, 1_000))
+    shop.order("O2", "C", 1_000)
+    assert shop.simulate(recorded).by_member == (Row("B", "CNY", 100, 100),)
+    assert shop.simulate(recorded | {"promotions": []}).by_member == (Row("B", "CNY", 100, 0),)
+
+
+def test_a_period_in_which_the_plan_only_began_is_closed_by_the_draft_in_its_stead() -> None:
+    """No plan was in force at the beginning of January: version 1 began on the 6th, and so does the window."""
+
+    def team(rate: str) -> dict[str, Any]:
+        rule = {"id": "team", "kind": "volume", "brackets": [{"from_minor": 0, "rate": rate}]}
+        return TWO_LEVEL | {"rules": [rule]}
+
+    shop = Shop(team("1%"), at=(5 * DAY_US,))
+    shop.enroll("A")
+    shop.order("O1", "A", 10_000, day=6)
+    assert shop.do(c.ClosePeriod(f.PeriodClosed("1970-01"), 40 * DAY_US))
+    assert shop.simulate(team("2%"), 5).by_member == (Row("A", "CNY", 100, 200),)
+    assert shop.simulate(team("2%"), 31).by_member == (), "a window after it is about other periods"
 
 
 def test_what_the_draft_would_refuse_is_counted_and_the_rest_goes_on() -> None:

@@ -2,7 +2,9 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
@@ -14,8 +16,15 @@ from typer.testing import CliRunner, Result
 from services import __main__ as fenrun
 from services.composition import RunningServer
 from services.ledger import simulating
+from services.ledger.simulating_cli import hundredths, percent
 from services.runtime.replaying import Sync
 from tests.given import TWO_LEVEL, Client, day, line, reason
+from tests.golden.make import SCHEMES, play_schemes
+from tests.oracle.facts import DAY_NS, PublishPlan
+from tests.oracle.oracle import Oracle
+from tests.stateful.drawing import CURRENCY, START, RandomDrawing
+from tests.stateful.driver import agree, tell
+from tests.stateful.grpc_driver import GrpcDriver
 
 ONE_LEVEL = """
 plan: one-level
@@ -114,6 +123,60 @@ def test_an_unknown_program_is_refused(client: Client) -> None:
     assert reason(caught.value)[:2] == (grpc.StatusCode.NOT_FOUND, "PROGRAM_UNKNOWN")
 
 
+@pytest.fixture
+def schemes(client: Client) -> Client:
+    """Every kind of rule, groups, tasks, a closed period and its corrections, promotions, seats and roles, in one story."""
+    play_schemes(client)
+    return client
+
+
+def test_a_story_of_every_scheme_differs_in_nothing_under_its_own_plan(schemes: Client) -> None:
+    totals, by_rule, by_member = simulate(schemes, SCHEMES)
+    assert all(recorded == simulated for _, recorded, simulated in (*by_rule, *by_member))
+    for total in totals:
+        assert (total.recorded_minor, total.recorded_breakage_minor) == (total.simulated_minor, total.simulated_breakage_minor), total
+        assert not total.refused
+    assert [total.asset for total in totals] == ["GBP", "points"]
+    earned = {member: amount for member, amount, _ in by_member}
+    assert len(earned) == 8
+    for window in ({"from": day(64)}, {"to": day(66)}, {"from": day(62), "to": day(65.5)}):
+        assert all(recorded == simulated for rows in simulate(schemes, SCHEMES, **window)[1:] for _, recorded, simulated in rows)
+
+
+def test_letting_orders_go_changes_no_figure(schemes: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = (
+        SCHEMES.replace("director: 15%", "director: 12%")
+        .replace("minor: 200, per", "minor: 350, per")
+        .replace("least: 30000", "least: 9000")
+    )
+    lean = simulate(schemes, draft)
+    monkeypatch.setattr(simulating, "_returning", lambda *_: None)
+    assert simulate(schemes, draft) == lean
+    assert any(recorded != simulated for _, recorded, simulated in lean[1])
+
+
+@pytest.mark.parametrize("randomness", range(12))
+def test_a_random_story_differs_in_nothing_under_its_own_plan(channel: grpc.Channel, client: Client, randomness: int) -> None:
+    """Facts of every kind, repeated, reused and refused ones among them; one plan."""
+    books, oracle = GrpcDriver(channel, f"{client.program_id}-story", CURRENCY), Oracle(CURRENCY)
+    draw = RandomDrawing(Random(randomness), oracle)
+    plan = replace(draw.plan(valid=True), published_at=START - 2 * DAY_NS)
+    for fact in (*(fact for fact in draw.opening() if not isinstance(fact, PublishPlan)), plan):
+        assert agree(fact, tell(oracle, fact), tell(books, fact))
+    for _ in range(40):
+        fact = draw.trade()
+        tell(oracle, fact)
+        tell(books, fact)
+    told = Client.of(channel, books.program_id)
+    [total], by_rule, by_member = simulate(told, plan.document)
+    assert all(recorded == simulated for _, recorded, simulated in (*by_rule, *by_member))
+    assert total.recorded_breakage_minor == total.simulated_breakage_minor and not total.refused
+    balances = books.balances()
+    assert {member: recorded for member, recorded, _ in by_member} == {
+        member: held.accrued - held.reversed for member, held in balances.items() if held.accrued != held.reversed
+    }
+
+
 def test_a_simulation_ends_when_its_caller_leaves(story: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
 
@@ -180,6 +243,20 @@ def test_the_command_gives_json_and_a_picture(run: Any, tmp_path: Path) -> None:
     assert found["totals"][0]["base_minor"] == 10_000
     assert picture.read_text(encoding="utf-8").startswith("<?xml")
     assert json.loads(run("--json", "--top", "0").stdout)["by_member"] == []
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_simulated(run: Any) -> None:
+    result = run("--picture", "/nowhere/difference.svg")
+    assert result.exit_code == 1
+    assert result.stderr == "fenrun: cannot write /nowhere/difference.svg: there is no such directory\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 7, "0.00%"), (1, 3, "33.33%"), (2, 3, "66.67%"), (-1, 8, "-12.50%"), (1, 10**9, "0.00%"), (15, 10, "150.00%")],
+)
+def test_shares_of_the_base_have_two_decimals(part: int, whole: int, text: str) -> None:
+    assert percent(hundredths(part, whole)) == text
 
 
 def test_a_refused_draft_is_one_sentence(run: Any) -> None:
