@@ -9,6 +9,7 @@ from services.importer.cli import app as importer
 from services.ledger.cli import app as ledger
 from services.ops.cli import app as ops
 from services.referral.cli import app as referral
+from services.statistics.cli import app as statistics
 
 app = typer.Typer(
     name="fenrun",
@@ -22,7 +23,9 @@ app = typer.Typer(
 @app.command()
 def serve(
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")] = None,
-    service: Annotated[Literal["all", "ledger", "referral"] | None, typer.Option(help="One service alone. Default: all.")] = None,
+    service: Annotated[
+        Literal["all", "ledger", "referral", "statistics"] | None, typer.Option(help="One service alone. Default: all.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Serves the API until it is told to stop. Without FENRUN_DSN it brings its own PostgreSQL, in the data directory."""
@@ -34,7 +37,7 @@ def serve(
         composition.serve(Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
-for service in (ops, referral, ledger, importer):
+for service in (ops, referral, ledger, statistics, importer):
     app.add_typer(service)
 
 

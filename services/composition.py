@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ import structlog
 from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
 from fenrun.referral.v1 import referral_pb2, referral_pb2_grpc
+from fenrun.statistics.v1 import statistics_pb2, statistics_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -34,7 +36,7 @@ from services.ledger import transport as ledger_transport
 from services.ledger.application import Ledger
 from services.ledger.transport import LedgerTransport
 from services.ops.projections import Registered
-from services.ops.transport import OpsTransport, Watchers
+from services.ops.transport import OpsTransport
 from services.referral import application as referral_application
 from services.referral import projection as referral_projection
 from services.referral import transport as referral_transport
@@ -42,20 +44,26 @@ from services.referral.application import Referral
 from services.referral.transport import ReferralTransport
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.eventlog import Connection
+from services.runtime.following import Follower
 from services.runtime.migrations import MigrationChanged, migrate
 from services.runtime.settings import Settings
+from services.runtime.watching import Watchers
 from services.runtime.writer import Writer
+from services.statistics import codec as statistics_codec
+from services.statistics import projection as statistics_projection
+from services.statistics.projection import Statistics
+from services.statistics.transport import StatisticsTransport
 
 log = structlog.get_logger()
 
 # The role that everything but migrations runs as; see deploy/postgres/roles.sql.
 SERVICE_ROLE = "fenrun_service"
-SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "ops": ops_pb2}
+SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "statistics": statistics_pb2, "ops": ops_pb2}
 # Orders of 10,000 lines in batches of 500 are refused by size before they exhaust memory.
 LARGEST_MESSAGE = 64 * 1024 * 1024
 # What each service takes in bulk.
 FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
-MIGRATIONS = (ledger_application.SQL, referral_application.SQL)
+MIGRATIONS = (ledger_application.SQL, referral_application.SQL, statistics_projection.SQL)
 # A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
 # the return of its database.
 RECONNECT_S = 5
@@ -139,20 +147,31 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
             raise
 
     watchers, ledger = Watchers(), Ledger()
-    writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, watchers.appended)
+    # The process that offers the statistics follows the log for them.
+    follows = (Statistics(),) if settings.service in ("statistics", "all") else ()
+    follower = Follower(connect, follows, f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}", settings.lease_s)
+
+    def appended(program_id: str) -> None:
+        watchers.appended(program_id)
+        follower.appended(program_id)
+
+    writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
     registered = (
         Registered(ledger.read, ledger_projection.folding, ledger_projection.VIEWS),
         Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
+        Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME),
     )
     options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
     grpc_server = grpc.aio.server(options=options)
     served = {name: told for key, facts in FACTS.items() if settings.service in (key, "all") for name, told in facts.items()}
     ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us)
     ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
-    if settings.service != "referral":
+    if settings.service in ("ledger", "all"):
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)
-    if settings.service != "ledger":
+    if settings.service in ("referral", "all"):
         referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer), grpc_server)
+    if follows:
+        statistics_pb2_grpc.add_StatisticsServiceServicer_to_server(StatisticsTransport(connect, follower), grpc_server)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, grpc_server)
     names = [
@@ -169,6 +188,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         raise CannotServe(f"cannot listen on {listen}: {error}") from error
     await pool.open()
     try:
+        follower.start()
         await grpc_server.start()
         for name in ["", *names]:
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -179,6 +199,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         await grpc_server.stop(settings.drain_s)
         # Every caller has been answered or cut off by now; what is left is an append that the database does not finish.
         await writer.close(CLOSING_S)
+        await follower.close(CLOSING_S)
         await pool.close()
 
 

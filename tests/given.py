@@ -10,11 +10,13 @@ from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from fenrun.log.v1 import log_pb2
 from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
 from fenrun.referral.v1 import referral_pb2, referral_pb2_grpc
+from fenrun.statistics.v1 import statistics_pb2, statistics_pb2_grpc
 from fenrun.type.v1 import error_reason_pb2, type_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+LATEST = type_pb2.ReadConsistency(fully_consistent=True)
 DAY_ONE = datetime(2026, 1, 1, tzinfo=UTC)
 
 TWO_LEVEL = """
@@ -58,12 +60,13 @@ def reason(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Client:
-    """The three services' stubs, bound to one program."""
+    """The services' stubs, bound to one program."""
 
     program_id: str
     ledger: ledger_pb2_grpc.LedgerServiceStub
     referral: referral_pb2_grpc.ReferralServiceStub
     ops: ops_pb2_grpc.OpsServiceStub
+    statistics: statistics_pb2_grpc.StatisticsServiceStub
 
     @classmethod
     def of(cls, channel: grpc.Channel, program_id: str) -> "Client":
@@ -72,6 +75,7 @@ class Client:
             ledger_pb2_grpc.LedgerServiceStub(channel),
             referral_pb2_grpc.ReferralServiceStub(channel),
             ops_pb2_grpc.OpsServiceStub(channel),
+            statistics_pb2_grpc.StatisticsServiceStub(channel),
         )
 
     @classmethod
@@ -303,6 +307,16 @@ class Client:
         """{account: balance} of the whole program."""
         found = self.ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(program_id=self.program_id))
         return {log_pb2.Account.Name(row.account)[8:].lower(): row.balance.minor_units for row in found.accounts}
+
+    def board(self, board: statistics_pb2.Board.ValueType, month: str = "", **more: Any) -> list[tuple[int, str, int]]:
+        """(rank, member, value) of a leaderboard that has everything committed before."""
+        request = statistics_pb2.ListLeaderboardRequest(program_id=self.program_id, board=board, month=month, consistency=LATEST, **more)
+        return [(place.rank, place.member_id, place.value) for place in self.statistics.ListLeaderboard(request).places]
+
+    def figures(self, member_id: str) -> statistics_pb2.GetMemberStatisticsResponse:
+        """A member's statistics that have everything committed before."""
+        request = statistics_pb2.GetMemberStatisticsRequest(program_id=self.program_id, member_id=member_id, consistency=LATEST)
+        return self.statistics.GetMemberStatistics(request)
 
     def differences(self) -> list[str]:
         """Everything a replay of the log finds wrong with the live views; empty when all is equal."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fenrun.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
     from fenrun.ops.v1.ops_pb2_grpc import OpsServiceStub
     from fenrun.referral.v1.referral_pb2_grpc import ReferralServiceStub
+    from fenrun.statistics.v1.statistics_pb2_grpc import StatisticsServiceStub
     from fenrun.type.v1.type_pb2 import Receipt
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -117,7 +118,7 @@ def new_id(kind: str) -> str:
 
 
 class Connection:
-    """An open channel and the three services on it. `reopen` follows a server that came back on another port."""
+    """An open channel and the services on it. `reopen` follows a server that came back on another port."""
 
     def __init__(self, address: str, data_dir: Path | None = None, at_home: bool = False) -> None:
         self.address, self._data_dir, self._at_home = address, data_dir, at_home or data_dir is not None
@@ -128,6 +129,7 @@ class Connection:
         from fenrun.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
         from fenrun.ops.v1.ops_pb2_grpc import OpsServiceStub
         from fenrun.referral.v1.referral_pb2_grpc import ReferralServiceStub
+        from fenrun.statistics.v1.statistics_pb2_grpc import StatisticsServiceStub
 
         # Our own server is on the loopback; a proxy from the environment would not find it there.
         options = [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)] if self._at_home else CHANNEL_OPTIONS
@@ -135,6 +137,7 @@ class Connection:
         self.ledger: LedgerServiceStub = LedgerServiceStub(self.channel)
         self.referral: ReferralServiceStub = ReferralServiceStub(self.channel)
         self.ops: OpsServiceStub = OpsServiceStub(self.channel)
+        self.statistics: StatisticsServiceStub = StatisticsServiceStub(self.channel)
 
     def answers(self) -> bool:
         import grpc
@@ -228,6 +231,10 @@ class Call:
     @property
     def ops(self) -> "OpsServiceStub":
         return self.connection.ops
+
+    @property
+    def statistics(self) -> "StatisticsServiceStub":
+        return self.connection.statistics
 
     @functools.cached_property
     def currency(self) -> str:
@@ -345,6 +352,18 @@ def explain(error: "grpc.RpcError", address: str) -> str:
     if code == "UNIMPLEMENTED":
         return f"the server at {address} does not offer this service; it may have been started with --service"
     return f"the server at {address} answered {code}: {details or 'no reason given'}"
+
+
+def reason(error: "grpc.RpcError") -> str:
+    """The name of fenrun.type.v1.ErrorReason that a call was refused for; "" where the server gave none."""
+    from grpc_status import rpc_status
+
+    call: Any = error
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:
+        return ""
+    return refusal(status)[0] if status is not None else ""
 
 
 def refusal(status: "Status") -> tuple[str, str]:

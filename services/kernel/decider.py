@@ -43,9 +43,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The command told a fact that is recorded already, with the same content."""
+    """The command told a fact that is recorded already, with the same content. `more`: what else it drafted then."""
 
     entry: Entry
+    more: tuple[Entry, ...] = ()
 
 
 Answer = list[Draft] | Repeated

@@ -222,7 +222,7 @@ class NotFreshEnough(Refusal):
     reason = "NOT_FRESH_ENOUGH"
 
     def __init__(self, position: int, head: int) -> None:
-        super().__init__(f"position {position} was asked for and the log stands at {head}; repeat the call", position=position, head=head)
+        super().__init__(f"position {position} was asked for and {head} is reached; repeat the call", position=position, head=head)
 
 
 class PositionBeyondHead(Refusal):

@@ -25,7 +25,7 @@ from services.ledger.domain.books import (
     stream_of,
 )
 from services.ledger.domain.closing import climbs, governing, rule_counters
-from services.ledger.domain.counting import Key, cap_counter, keys, task_counter
+from services.ledger.domain.counting import Key, Window, cap_counter, keys, task_counter
 from services.ledger.domain.decide import decide
 from services.ledger.domain.facts import Account, GroupJoined, GroupOpened, HoldPlaced, OrderPaid, PayoutRequested
 from services.ledger.domain.orders import counted_of, standing_of
@@ -111,6 +111,7 @@ class Loading:
         # (member, asset)
         self._balances: set[tuple[str, str]] = set()
         self._counters: set[Key] = set()
+        self._windows: set[Window] = set()
         self._roles: set[tuple[str, str]] = set()
         self._tasks: list[c.RecordTask] = []
 
@@ -154,9 +155,11 @@ class Loading:
             await self._load_deposits(sorted(deposits))
         if self._counters:
             await self._load_counters()
+        if self._windows:
+            await self._load_windows()
         if self._balances:
             await self._load_balances()
-        if books.sources_due:
+        if self._balances:
             books.holds = await self._holds(sorted({member_id for member_id, _ in self._balances}))
 
     # ------------------------------------------------------------ what the commands name
@@ -255,13 +258,13 @@ class Loading:
             self._members.add(order.fact.member_id)
             assets = [books.currency, *plan.points]
             self._balances.update((person.member_id, asset) for person in order.decision.people for asset in assets)
-            self._counters.update(keys(counted_of(order, plan, standing_of(order, plan))))
+            self._count(counted_of(order, plan, standing_of(order, plan)))
             if plan.on_evidence_refunded != "keep":
                 resting.append(order.fact.order_id)
         if resting:
             books.evidence = {order_id: [] for order_id in resting}
             cursor = await self._connection.execute(
-                "select order_id, member_id, tier, previous_tier, position from ledger.evidence"
+                "select order_id, member_id, tier, previous_tier, position, previous_position from ledger.evidence"
                 " where program_id = %s and order_id = any(%s::text[]) order by order_id, position, member_id",
                 [self._program_id, array(resting)],
             )
@@ -289,7 +292,7 @@ class Loading:
         plan, fact = version.plan, command.fact
         above = self._above(fact, plan)
         order = counting.Order(plan, fact, command.occurred_us, above, "", False)
-        self._counters.update(keys(order))
+        self._count(order)
         concerned = {fact.member_id, *above, *(one.member_id for one in fact.attributions if one.member_id)}
         concerned.update(one.member_id for line in fact.lines for one in line.attributions if one.member_id)
         concerned.update(grant.member_id for role in self._roles for grant in books.roles.get(role, ()))
@@ -301,6 +304,13 @@ class Loading:
         if capped:
             period_id = period_of(plan, command.occurred_us).period_id
             self._counters.update(Key(cap_counter(rule.id), period_id, member_id) for rule in capped for member_id in concerned)
+
+    def _count(self, order: counting.Order) -> None:
+        for key in keys(order):
+            if isinstance(key, Window):
+                self._windows.add(key)
+            else:
+                self._counters.add(key)
 
     def _kept_for_task(self, command: c.RecordTask) -> None:
         """Balances that a task paid at once looks at."""
@@ -396,6 +406,21 @@ class Loading:
         for counter, bucket, member_id, amount in await cursor.fetchall():
             books.counters[Key(counter, bucket, member_id)] = amount
 
+    async def _load_windows(self) -> None:
+        asked = list(self._windows)
+        for window in asked:
+            self._books.windows.setdefault((window.counter, window.member_id), {})[window] = 0
+        cursor = await self._connection.execute(
+            "select a.n, sum(k.amount)::bigint from unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            " with ordinality as a(counter, member_id, first_day, last_day, n)"
+            " join ledger.counters k on k.program_id = %s and k.counter = a.counter and k.member_id = a.member_id"
+            " and k.bucket between a.first_day and a.last_day group by a.n",
+            [*(array(window[column] for window in asked) for column in range(4)), self._program_id],
+        )
+        for number, total in await cursor.fetchall():
+            window = asked[number - 1]
+            self._books.windows[(window.counter, window.member_id)][window] = total
+
     async def _load_balances(self) -> None:
         books = self._books
         asked = sorted(self._balances)
@@ -443,7 +468,7 @@ class Loading:
         books.closing = True
         cursor = await self._connection.execute(
             "select counter, bucket, member_id, amount from ledger.counters"
-            " where program_id = %s and bucket = %s and counter = any(%s::text[])",
+            " where program_id = %s and bucket = %s and counter >= 'rule:' and counter < 'rule;' and counter = any(%s::text[])",
             [self._program_id, period_id, array(rule_counters(plan))],
         )
         books.counters.update({Key(*row[:3]): row[3] for row in await cursor.fetchall()})

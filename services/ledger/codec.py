@@ -86,13 +86,23 @@ def _read_counts(counts: "list[pb.Count]") -> tuple[f.Count, ...]:
 
 def tier_changes_of(changes: tuple[f.TierChange, ...]) -> list[pb.TierChange]:
     return [
-        pb.TierChange(member_id=member_id, kind=kind.value, tier=tier, previous_tier=previous)  # type: ignore[arg-type]  # same numbers
-        for member_id, kind, tier, previous in changes
+        pb.TierChange(
+            member_id=change.member_id,
+            kind=change.kind.value,  # type: ignore[arg-type]  # same numbers
+            tier=change.tier,
+            previous_tier=change.previous_tier,
+            previous_tier_position=change.previous_tier_position,
+            tier_position=change.tier_position,
+        )
+        for change in changes
     ]
 
 
 def _read_tier_changes(changes: "list[pb.TierChange]") -> tuple[f.TierChange, ...]:
-    return tuple(f.TierChange(one.member_id, f.TierChangeKind(one.kind), one.tier, one.previous_tier) for one in changes)
+    return tuple(
+        f.TierChange(one.member_id, f.TierChangeKind(one.kind), one.tier, one.previous_tier, one.previous_tier_position, one.tier_position)
+        for one in changes
+    )
 
 
 def _moment(us: int | None) -> Timestamp | None:
@@ -193,6 +203,7 @@ def _order_paid_decision(decision: f.OrderPaidDecision) -> pb.OrderPaidDecision:
         counts=_counts(decision.counts),
         tier_changes=tier_changes_of(decision.tier_changes),
         group_first=decision.group_first,
+        due=_due(decision.due),
     )
 
 
@@ -436,6 +447,7 @@ def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDe
             _read_counts(decided.counts),  # type: ignore[arg-type]
             _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
             decided.group_first,
+            _read_due(decided.due),  # type: ignore[arg-type]
         ),
     )
 

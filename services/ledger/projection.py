@@ -57,7 +57,7 @@ DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amo
 HOLDS = InlineView("ledger.holds", ("hold_id", "member_id", "order_id"), 1)
 STANDINGS = InlineView("ledger.standings", ("member_id", "frozen", "seat_until_us", "fallback_tier"), 1)
 ROLES = InlineView("ledger.roles", ("grant_id", "member_id", "role", "scope", "weight", "from_us", "until_us", "position"), 1)
-EVIDENCE = InlineView("ledger.evidence", ("order_id", "member_id", "position", "tier", "previous_tier"), 3)
+EVIDENCE = InlineView("ledger.evidence", ("order_id", "member_id", "position", "tier", "previous_tier", "previous_position"), 3)
 COUNTERS = InlineView("ledger.counters", ("counter", "bucket", "member_id", "amount"), 3)
 PERIODS = InlineView("ledger.periods", ("period_id", "position"), 1)
 APART = InlineView("ledger.apart", ("member_id", "asset", "account", "balance"), 3)
@@ -75,7 +75,7 @@ class LedgerChanges:
         self._standings: dict[str, Standing | None] = {}
         self._granted: dict[str, tuple[RoleGranted, int]] = {}
         self._ended: dict[str, int] = {}
-        self._evidence: list[tuple[str, str, int, str, str]] = []
+        self._evidence: list[tuple[str, str, int, str, str, int]] = []
         self._counts: dict[tuple[str, str, str], int] = {}
         self._periods: list[tuple[str, int]] = []
         self._apart: dict[tuple[str, str, int], int] = {}
@@ -132,10 +132,10 @@ class LedgerChanges:
                 self._periods.append((fact.period_id, position))
         for change in tier_changes(entry):
             if change.kind is not TierChangeKind.FROZEN:
-                self._member(change.member_id, tier=change.tier, tier_position=position)
+                self._member(change.member_id, tier=change.tier, tier_position=change.tier_position or position)
             self._standings[change.member_id] = standing_after_change(change)
         for order_id, rests in evidence_of(entry):
-            self._evidence.append((order_id, rests.member_id, rests.position, rests.tier, rests.previous_tier))
+            self._evidence.append((order_id, rests.member_id, rests.position, rests.tier, rests.previous_tier, rests.previous_position))
 
     def _member(self, member_id: str, **columns: Any) -> None:
         self._members.setdefault(member_id, {}).update(columns)
@@ -187,7 +187,7 @@ class LedgerChanges:
             types = ("text", "text", "text", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint")
             folds.append(Fold("ledger.fold_roles", arguments, types))
         if self._evidence:
-            folds.append(Fold("ledger.fold_evidence", _columns(self._evidence, 5), ("text", "text", "bigint", "text", "text")))
+            folds.append(Fold("ledger.fold_evidence", _columns(self._evidence, 6), ("text", "text", "bigint", "text", "text", "bigint")))
         counts = {key: amount for key, amount in self._counts.items() if amount}
         if counts:
             folds.append(Fold("ledger.fold_counters", (*_columns(counts, 3), array(counts.values())), ("text", "text", "text", "bigint")))
@@ -236,7 +236,7 @@ def folding() -> Folding:
             STANDINGS.name: {(member_id,): tuple(standing) for member_id, standing in books.standings.items()},
             ROLES.name: {(grant.grant_id,): tuple(grant[1:]) for grants in books.roles.values() for grant in grants},
             EVIDENCE.name: {
-                (order_id, one.member_id, one.position): (one.tier, one.previous_tier)
+                (order_id, one.member_id, one.position): (one.tier, one.previous_tier, one.previous_position)
                 for order_id, resting in books.evidence.items()
                 for one in resting
             },

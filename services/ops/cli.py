@@ -146,6 +146,10 @@ def list_projections(call: Call) -> None:
         [Column("projection"), Column("kept"), Column("position", "number"), Column("rows", "number")],
         [(one.name, "with the log" if one.inline else "after the log", one.position, one.rows) for one in found.projections],
     )
+    for projection in dict.fromkeys(one.followed_as for one in found.projections if one.quarantined_count):
+        one = next(one for one in found.projections if one.followed_as == projection)
+        terminal.say("", f"{projection} leaves out what it cannot fold ({one.quarantined_count}); a rebuild tries again:")
+        terminal.say(*(f"position {entry.position}: {entry.error}" for entry in one.quarantined))
 
 
 @command(projections_app, "rebuild")
@@ -176,12 +180,17 @@ def _verify(call: Call, names: list[str]) -> None:
     else:
         terminal.table(
             [Column("projection"), Column("position", "number"), Column("rows", "number"), Column("result")],
-            [(one.projection, one.position, one.rows, "equal" if one.equal else "DIFFERS") for one in results],
+            [(one.projection, one.position, one.rows, _outcome(one)) for one in results],
         )
         terminal.say(*(f"{one.projection}: {difference}" for one in results for difference in one.differences))
     wrong = [result.projection for result in results if not result.equal]
     if wrong:
         raise Failed(f"{', '.join(wrong)}: not what the log says")
+
+
+def _outcome(result: "pb.VerificationResult") -> str:
+    left_out = f", {result.quarantined_count} left out" if result.quarantined_count else ""
+    return ("equal" if result.equal else "DIFFERS") + left_out
 
 
 def _verified(call: Call, names: list[str]) -> Iterator["pb.VerificationResult"]:

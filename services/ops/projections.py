@@ -1,4 +1,7 @@
-"""Verifying and rebuilding inline views: the log folded from position 1 in memory, compared with the live rows at one position.
+"""Verifying and rebuilding projections: the log folded from position 1 in memory, compared with the live rows at one position.
+
+An inline view is compared at the head. A followed projection is compared at the position it has reached, without the entries in its
+quarantine: its position, its quarantine and its rows change together, so one snapshot holds all three.
 
 Runs in a thread of its own on its own connection (`runtime/replaying.py`).
 """
@@ -13,20 +16,28 @@ from services.kernel.chain import GENESIS, entry_hash
 from services.kernel.decider import Entry
 from services.kernel.refusals import ProjectionUnknown
 from services.runtime.eventlog import COLUMNS
-from services.runtime.projecting import Folding, InlineView, Row
+from services.runtime.following import describe
+from services.runtime.projecting import Folding, Row, View
 from services.runtime.replaying import Sync, entries, head_position
 from services.runtime.stored import Stored
 
 DIFFERENCES_SHOWN = 10
+QUARANTINED_SHOWN = 100
+# How long a rebuild waits for the batch under way before its last step.
+LOCK_TIMEOUT = "30s"
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a service registers: how to read an entry, and how its views are folded from nothing."""
+    """What a service registers: how to read an entry, and how its views are folded from nothing.
+
+    `followed_as` is the name they are followed under, all with one position; empty: they are inline.
+    """
 
     read: Callable[[Stored], Entry]
     folding: Callable[[], Folding]
-    views: tuple[InlineView, ...]
+    views: tuple[View, ...]
+    followed_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,43 @@ class Result:
     equal: bool
     rows: int
     differences: tuple[str, ...]
+    quarantined_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How a live view of a program stands. `quarantined` are the first (position, error) of `quarantined_count`."""
+
+    view: str
+    followed_as: str
+    position: int
+    rows: int
+    quarantined_count: int
+    quarantined: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The entries that a service's views are made of: those up to a position, less the ones in quarantine."""
+
+    position: int
+    quarantined: frozenset[int] = frozenset()
+
+    def includes(self, position: int) -> bool:
+        return position <= self.position and position not in self.quarantined
+
+
+def standing(connection: Sync, program_id: str, service: Registered, head: int) -> Standing:
+    """Where a service's live views stand when the log stands at `head`."""
+    if not service.followed_as:
+        return Standing(head)
+    row = connection.execute(
+        "select position from fenrun.followed where program_id = %s and projection = %s", [program_id, service.followed_as]
+    ).fetchone()
+    left_out = connection.execute(
+        "select position from fenrun.quarantined where program_id = %s and projection = %s", [program_id, service.followed_as]
+    )
+    return Standing(row[0] if row else 0, frozenset(position for (position,) in left_out.fetchall()))
 
 
 def names(registered: Sequence[Registered]) -> list[str]:
@@ -100,25 +148,33 @@ def verify(
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read read only")
         last = head_position(connection, program_id)
-        chain, folded = _fold(connection, program_id, last, registered, progress)
+        standings = [standing(connection, program_id, service, last) for service in registered]
+        chain, folded = _fold(connection, program_id, last, registered, standings, progress)
         head = connection.execute("select head_hash from fenrun.programs where program_id = %s", [program_id]).fetchone()
         if chain.position != last or head is None or bytes(head[0]) != chain.hash:
             chain.fault(f"the log ends at position {chain.position}; its head row says {last} and another hash or position")
         results = [Result("log", last, not chain.faults, chain.position, tuple(chain.faults))]
-        for service, rows_by_view in folded:
+        for service, stands, rows_by_view in zip(registered, standings, folded, strict=True):
             for view in service.views:
-                results.append(_compare(connection, program_id, view, rows_by_view[view.name], last))
+                results.append(_compare(connection, program_id, view, rows_by_view[view.name], stands))
     return [result for result in results if not asked or result.projection in asked]
 
 
 def _fold(
-    connection: Sync, program_id: str, last: int, registered: Sequence[Registered], progress: Callable[[int, int], None]
-) -> tuple[Chain, list[tuple[Registered, Mapping[str, Mapping[Row, Row]]]]]:
+    connection: Sync,
+    program_id: str,
+    last: int,
+    registered: Sequence[Registered],
+    standings: Sequence[Standing],
+    progress: Callable[[int, int], None],
+) -> tuple[Chain, list[Mapping[str, Mapping[Row, Row]]]]:
     chain = Chain()
-    foldings = [(service, service.folding()) for service in registered]
+    foldings = [service.folding() for service in registered]
     for stored in entries(connection, program_id, last):
         chain.add(stored)
-        for service, folding in foldings:
+        for service, stands, folding in zip(registered, standings, foldings, strict=True):
+            if not stands.includes(stored.position):
+                continue
             try:
                 folding.add(service.read(stored))
             except Exception as error:
@@ -127,10 +183,10 @@ def _fold(
         if stored.position % 2000 == 0:
             progress(stored.position, last)
     progress(last, last)
-    return chain, [(service, folding.rows()) for service, folding in foldings]
+    return chain, [folding.rows() for folding in foldings]
 
 
-def live_rows(connection: Sync, program_id: str, view: InlineView) -> Iterator[tuple[Row, Row]]:
+def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[tuple[Row, Row]]:
     """(key, rest) of every live row of a program."""
     with connection.cursor("live") as cursor:
         cursor.itersize = 5000
@@ -144,7 +200,7 @@ def live_rows(connection: Sync, program_id: str, view: InlineView) -> Iterator[t
             yield row[: view.keys], row[view.keys :]
 
 
-def _compare(connection: Sync, program_id: str, view: InlineView, expected: Mapping[Row, Row], last: int) -> Result:
+def _compare(connection: Sync, program_id: str, view: View, expected: Mapping[Row, Row], stands: Standing) -> Result:
     differences: list[str] = []
     rows = 0
     for key, rest in live_rows(connection, program_id, view):
@@ -160,52 +216,94 @@ def _compare(connection: Sync, program_id: str, view: InlineView, expected: Mapp
         present = {key for key, _ in live_rows(connection, program_id, view)}
         missing = [key for key in expected if key not in present][: DIFFERENCES_SHOWN - len(differences)]
         differences += [f"{_row(view, key)}: is missing" for key in missing]
-    return Result(view.name, last, not differences, rows, tuple(differences))
+    return Result(view.name, stands.position, not differences, rows, tuple(differences), len(stands.quarantined))
 
 
-def _row(view: InlineView, values: Row, start: int = 0) -> str:
+def _row(view: View, values: Row, start: int = 0) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(view.columns[start : start + len(values)], values, strict=True))
 
 
 def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered], name: str) -> tuple[int, int, int]:
     """Puts right every live row of one view that differs from the log; returns (position, rows, rows replaced).
 
-    Blue/green by difference: the log is folded beside the live view while writers go on; then, with the head held, what was appended
-    meanwhile is folded too, and only rows that differ are exchanged, the old ones kept in fenrun.replaced_rows.
+    Blue/green by difference: the log is folded beside the live view while writers go on; then, with the head held (of a followed
+    projection: its tracking row), what came meanwhile is folded too, and only rows that differ are exchanged, the old ones kept in
+    fenrun.replaced_rows.
+
+    A followed projection is rebuilt whole, because its tables share a quarantine: every entry is tried again, and those that still cannot
+    be folded are its quarantine from then on.
     """
     check_known(registered, [name])
     if name == "log":
         raise ProjectionUnknown(name, names(registered))
     [service] = [service for service in registered if any(view.name == name for view in service.views)]
-    [view] = [view for view in service.views if view.name == name]
     folding = service.folding()
+    poison: dict[int, str] = {}
+
+    def add(stored: Stored) -> None:
+        try:
+            folding.add(service.read(stored))
+        except Exception as error:
+            if not service.followed_as:
+                raise
+            poison[stored.position] = describe(error)
+
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read read only")
-        folded_to = head_position(connection, program_id)
+        folded_to = standing(connection, program_id, service, head_position(connection, program_id)).position
         for stored in entries(connection, program_id, folded_to):
-            folding.add(service.read(stored))
+            add(stored)
     with connection.transaction():
-        connection.execute("select from fenrun.programs where program_id = %s for update", [program_id])
-        last = head_position(connection, program_id)
+        last = _hold(connection, program_id, service)
         missed = connection.execute(
-            f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s order by position".encode(),
-            [program_id, folded_to],
+            f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s and position <= %s order by position".encode(),
+            [program_id, folded_to, last],
         )
         for row in missed:
-            folding.add(service.read(Stored(*row)))
-        expected = dict(folding.rows()[name])
-        rows, wrong = len(expected), []
-        for key, rest in live_rows(connection, program_id, view):
-            if expected.get(key) == rest:
-                del expected[key]
-            else:
-                wrong.append(key)
-        _exchange(connection, program_id, view, wrong, expected, last)
-    gone = set(wrong)
-    return last, rows, len(wrong) + sum(key not in gone for key in expected)
+            add(Stored(*row))
+        if service.followed_as:
+            _requarantine(connection, program_id, service.followed_as, poison)
+        rows = replaced = 0
+        rows_by_view = folding.rows()
+        for view in service.views if service.followed_as else [view for view in service.views if view.name == name]:
+            expected = dict(rows_by_view[view.name])
+            if view.name == name:
+                rows = len(expected)
+            wrong = []
+            for key, rest in live_rows(connection, program_id, view):
+                if expected.get(key) == rest:
+                    del expected[key]
+                else:
+                    wrong.append(key)
+            _exchange(connection, program_id, view, wrong, expected, last)
+            gone = set(wrong)
+            replaced += len(wrong) + sum(key not in gone for key in expected)
+    return last, rows, replaced
 
 
-def _exchange(connection: Sync, program_id: str, view: InlineView, wrong: list[Row], right: Mapping[Row, Row], position: int) -> None:
+def _hold(connection: Sync, program_id: str, service: Registered) -> int:
+    """Lets nobody change a service's views until the transaction ends; gives the position they stand at."""
+    connection.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+    if not service.followed_as:
+        connection.execute("select from fenrun.programs where program_id = %s for update", [program_id])
+        return head_position(connection, program_id)
+    key = [program_id, service.followed_as]
+    connection.execute("insert into fenrun.followed values (%s, %s, 0, '', '-infinity') on conflict do nothing", key)
+    row = connection.execute("select position from fenrun.followed where program_id = %s and projection = %s for update", key).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _requarantine(connection: Sync, program_id: str, projection: str, poison: Mapping[int, str]) -> None:
+    connection.execute("delete from fenrun.quarantined where program_id = %s and projection = %s", [program_id, projection])
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into fenrun.quarantined (program_id, projection, position, error) values (%s, %s, %s, %s)",
+            [(program_id, projection, position, error) for position, error in poison.items()],
+        )
+
+
+def _exchange(connection: Sync, program_id: str, view: View, wrong: list[Row], right: Mapping[Row, Row], position: int) -> None:
     table = sql.Identifier(*view.name.split("."))
     keys = sql.SQL(" and ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in view.columns[: view.keys])
     remove = sql.SQL("delete from {} as t where program_id = %s and {} returning to_jsonb(t)").format(table, keys)
@@ -222,12 +320,22 @@ def _exchange(connection: Sync, program_id: str, view: InlineView, wrong: list[R
             copy.write_row((program_id, *key, *rest))
 
 
-def row_counts(connection: Sync, program_id: str, registered: Sequence[Registered]) -> dict[str, int]:
-    """{view: live rows of the program}."""
-    counts = {}
-    for view in (view for service in registered for view in service.views):
-        query = sql.SQL("select count(*) from {} where program_id = %s").format(sql.Identifier(*view.name.split(".")))
-        row = connection.execute(query, [program_id]).fetchone()
-        assert row is not None
-        counts[view.name] = int(row[0])
-    return counts
+def kept(connection: Sync, program_id: str, registered: Sequence[Registered]) -> list[Kept]:
+    """How every live view of a program stands, all as of one moment. Raises ProgramUnknown."""
+    found = []
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read read only")
+        head = head_position(connection, program_id)
+        for service in registered:
+            stands = standing(connection, program_id, service, head)
+            shown = connection.execute(
+                "select position, error from fenrun.quarantined where program_id = %s and projection = %s order by position limit %s",
+                [program_id, service.followed_as, QUARANTINED_SHOWN],
+            ).fetchall()
+            for view in service.views:
+                query = sql.SQL("select count(*) from {} where program_id = %s").format(sql.Identifier(*view.name.split(".")))
+                row = connection.execute(query, [program_id]).fetchone()
+                assert row is not None
+                left_out = tuple((int(position), str(error)) for position, error in shown)
+                found.append(Kept(view.name, service.followed_as, stands.position, int(row[0]), len(stands.quarantined), left_out))
+    return found

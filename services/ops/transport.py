@@ -30,6 +30,7 @@ from services.runtime.serving import (
     within,
 )
 from services.runtime.stored import entry_message, timestamp
+from services.runtime.watching import Watchers
 from services.runtime.writer import Connect, Outcome, Writer
 
 WATCH_CHUNK = 500
@@ -37,36 +38,6 @@ WATCH_CHUNK = 500
 LARGEST_PAGE_BYTES = 2 * 1024 * 1024
 # Appends of other processes are found by looking; our own wake the watchers at once.
 WATCH_POLL_S = 0.2
-
-
-class Watchers:
-    """Wakes those who watch a program when this process appended to it."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, set[asyncio.Event]] = {}
-        self.closed = False
-
-    def close(self) -> None:
-        """Ends every watch: the server is stopping."""
-        self.closed = True
-        for events in self._events.values():
-            for event in events:
-                event.set()
-
-    def appended(self, program_id: str) -> None:
-        for event in self._events.get(program_id, ()):
-            event.set()
-
-    def join(self, program_id: str) -> asyncio.Event:
-        event = asyncio.Event()
-        self._events.setdefault(program_id, set()).add(event)
-        return event
-
-    def leave(self, program_id: str, event: asyncio.Event) -> None:
-        events = self._events.get(program_id, set())
-        events.discard(event)
-        if not events:
-            self._events.pop(program_id, None)
 
 
 class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
@@ -219,10 +190,21 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
     @unary
     async def ListProjections(self, request: pb.ListProjectionsRequest, context: Context) -> pb.ListProjectionsResponse:
         async with self._connect() as connection:
-            position = (await eventlog.head(connection, request.program_id)).position
-        counts = await self._threads.run(lambda sync: projections.row_counts(sync, request.program_id, self._registered))
+            await eventlog.head(connection, request.program_id)
+        kept = await self._threads.run(lambda sync: projections.kept(sync, request.program_id, self._registered))
         return pb.ListProjectionsResponse(
-            projections=[pb.Projection(name=name, inline=True, position=position, rows=rows) for name, rows in counts.items()]
+            projections=[
+                pb.Projection(
+                    name=one.view,
+                    inline=not one.followed_as,
+                    position=one.position,
+                    rows=one.rows,
+                    followed_as=one.followed_as,
+                    quarantined_count=one.quarantined_count,
+                    quarantined=[pb.QuarantinedEntry(position=position, error=error) for position, error in one.quarantined],
+                )
+                for one in kept
+            ]
         )
 
     @streaming
@@ -246,6 +228,7 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
                             equal=result.equal,
                             rows=result.rows,
                             differences=result.differences,
+                            quarantined_count=result.quarantined_count,
                         )
                     )
 

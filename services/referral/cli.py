@@ -62,9 +62,7 @@ def upgrade(
     tier: Annotated[str, typer.Argument(help="As the plan in force names it.")],
     order: Annotated[str, typer.Option(help="The paid order that is the evidence.")] = "",
     evidence: Annotated[str, typer.Option(help="Without --order: volume, seat_granted or import.")] = "import",
-    expires: Annotated[
-        Any, typer.Option(parser=parse_time, metavar="TIME", help="A seat for a time, with seat_granted.")
-    ] = None,
+    expires: Annotated[Any, typer.Option(parser=parse_time, metavar="TIME", help="A seat for a time, with seat_granted.")] = None,
     note: Annotated[str, typer.Option(help="For the auditor; no personal data.")] = "",
     upgrade_id: Annotated[str, typer.Option(help="What makes it count once. Left out: a new one, printed.")] = "",
     at: At = None,
@@ -129,9 +127,7 @@ def grant(
     role: Annotated[str, typer.Argument(help="region, store, guide, leader, partner, …")],
     place: Annotated[str, typer.Option(help="A region's or store's code. Left out: everywhere.")] = "",
     weight: Annotated[int, typer.Option(help="Shares of the role.", min=1)] = 1,
-    from_: Annotated[
-        Any, typer.Option("--from", parser=parse_time, metavar="TIME", help="Orders paid from then on. Default: now.")
-    ] = None,
+    from_: Annotated[Any, typer.Option("--from", parser=parse_time, metavar="TIME", help="Orders paid from then on. Default: now.")] = None,
     until: Annotated[Any, typer.Option(parser=parse_time, metavar="TIME", help="And before then. Left out: open end.")] = None,
     grant_id: Annotated[str, typer.Option(help="What makes it count once. Left out: a new one, printed.")] = "",
     at: At = None,
@@ -298,9 +294,7 @@ def _happened(event: "pb.BindingEvent") -> str:
             return f"{kind} from {change.previous_tier or 'no tier'} to {change.tier or 'no tier'} with order {event.tier_changed.order_id}"
         case "role_granted":
             granted = event.role_granted
-            return (
-                f"role {granted.role}{f' at {granted.scope}' if granted.scope else ''}, weight {granted.weight} ({granted.grant_id})"
-            )
+            return f"role {granted.role}{f' at {granted.scope}' if granted.scope else ''}, weight {granted.weight} ({granted.grant_id})"
         case "role_ended":
             return f"role grant {event.role_ended.grant_id} ended: {event.role_ended.reason}"
         case "released_by_refund_of_order_id":

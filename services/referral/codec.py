@@ -129,7 +129,7 @@ OrderFact = f.OrderLocked | f.BindingReleased | f.OrderMeant | None
 
 
 def _tier_changes(changes: Iterable[pb.TierChange]) -> list[f.TierChanged]:
-    return [f.TierChanged(change.member_id, f.TierChangeKind(change.kind), change.tier) for change in changes]
+    return [f.TierChanged(change.member_id, f.TierChangeKind(change.kind), change.tier, change.tier_position) for change in changes]
 
 
 def _meant(first: f.OrderLocked | f.BindingReleased | None, changes: Iterable[pb.TierChange]) -> OrderFact:

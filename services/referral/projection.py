@@ -82,7 +82,7 @@ class ReferralChanges:
                 case TierChanged(kind=TierChangeKind.FROZEN):
                     self._frozen[part.member_id] = position
                 case TierChanged():
-                    self._tier(part.member_id, part.tier, position)
+                    self._tier(part.member_id, part.tier, part.tier_position or position)
 
     def _row(self, member_id: str) -> dict[str, Any]:
         return self._members.setdefault(member_id, {})

@@ -147,6 +147,18 @@ async def read(connection: Connection, program_id: str, after: int, limit: int, 
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
+async def read_batch(connection: Connection, program_id: str, after: int, limit: int, most_bytes: int) -> list[Stored]:
+    """Up to `limit` entries after a position, as many as have so many bytes together; the first one whatever its size."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from (select *, sum(octet_length(fact) + octet_length(decision)) over (order by position) as bytes"
+        " from fenrun.entries where program_id = %s and position > %s order by position limit %s) e"
+        " where bytes <= %s or position = %s order by position".encode(),
+        [program_id, after, limit, most_bytes, after + 1],
+        binary=True,
+    )
+    return [Stored(*row) for row in await cursor.fetchall()]
+
+
 async def at(connection: Connection, program_id: str, positions: Sequence[int]) -> list[Stored]:
     """The entries at these positions, in order of position."""
     cursor = await connection.execute(

@@ -1,4 +1,7 @@
-"""Inline views as data: which table, which columns, and how entries make its rows. Used to verify and rebuild what `append` folds live."""
+"""Projections as data: which table, which columns, and how entries make its rows. Used to verify and rebuild what is kept live.
+
+Some views are folded in the transaction of every append (inline), the others after it (followed, runtime/following.py).
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +13,8 @@ Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class InlineView:
-    """A table keyed by program, folded in the transaction of every append. `name` is its qualified table name."""
+class View:
+    """A table keyed by program. `name` is its qualified table name."""
 
     name: str
     # After program_id, in table order; the first `keys` of them identify a row.
@@ -19,10 +22,25 @@ class InlineView:
     keys: int
 
 
+class InlineView(View):
+    """Folded in the transaction of every append."""
+
+    __slots__ = ()
+
+
+class FollowedView(View):
+    """Folded after the log, in one transaction with the position reached."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """A service's views folded in memory, from position 1, without the code that folds them live: `rows()` is what each table must hold."""
+    """A service's views folded in memory, from position 1, without the code that folds them live: `rows()` is what each table must hold.
 
-    views: tuple[InlineView, ...]
+    `add` of a followed projection changes nothing when it raises: the entry is left out then.
+    """
+
+    views: tuple[View, ...]
     add: Callable[[Entry], None]
     rows: Callable[[], Mapping[str, Mapping[Row, Row]]]

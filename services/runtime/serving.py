@@ -277,17 +277,27 @@ def receipt(outcome: Outcome, entry: Entry) -> type_pb2.Receipt:
 async def check_fresh(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> int:
     """The head position, when it is as fresh as asked. Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
 
-    Views are changed in the transaction of the log and read from the same server, so the head is all there is to check.
+    Inline views are changed in the transaction of the log and read from the same server, so the head is all there is to check.
+    """
+    head_position, _ = await asked_for(connection, program_id, consistency)
+    return head_position
+
+
+async def asked_for(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> tuple[int, int]:
+    """(head position, position that an answer must include; 0: any answer will do).
+
+    Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
     """
     now = await head(connection, program_id)
-    if consistency.WhichOneof("requirement") == "at_least_as_fresh":
-        token_program, position = tokens.parts(consistency.at_least_as_fresh, "consistency.at_least_as_fresh", (str, int))
-        assert isinstance(position, int)
-        if token_program != program_id:
-            raise TokenInvalid("consistency.at_least_as_fresh")
-        if position > now.position:
-            raise NotFreshEnough(position, now.position)
-    return now.position
+    if consistency.WhichOneof("requirement") != "at_least_as_fresh":
+        return now.position, now.position if consistency.fully_consistent else 0
+    token_program, position = tokens.parts(consistency.at_least_as_fresh, "consistency.at_least_as_fresh", (str, int))
+    assert isinstance(position, int)
+    if token_program != program_id:
+        raise TokenInvalid("consistency.at_least_as_fresh")
+    if position > now.position:
+        raise NotFreshEnough(position, now.position)
+    return now.position, position
 
 
 def within(position: int, head_position: int) -> int:

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     data_dir: Path = default_data_dir()
     # HOST:PORT. Other than loopback only when asked for by name; port 0 lets the system choose.
     listen: str = "127.0.0.1:50051"
-    service: Literal["all", "ledger", "referral"] = "all"
+    service: Literal["all", "ledger", "referral", "statistics"] = "all"
     # Where the command line finds a server; None: the embedded default.
     target: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -35,5 +35,8 @@ class Settings(BaseSettings):
     batch_limit: int = 500
     # How long a write is retried while the database cannot be reached, before its caller is told to repeat it.
     retry_for_s: int = 10
+    # How long a server that follows a program for the statistics keeps others from doing so after its last batch, in seconds. When it
+    # is killed, another one takes over after that.
+    lease_s: float = 5
     # Seconds that calls under way get to finish when the server stops.
     drain_s: int = 10

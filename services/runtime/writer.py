@@ -276,7 +276,7 @@ class Writer:
                     raise
                 break
             if isinstance(answer, Repeated):
-                answers.append(Outcome(head.program_id, (answer.entry,), True, head.position))
+                answers.append(Outcome(head.program_id, (answer.entry, *answer.more), True, head.position))
                 continue
             try:
                 written = [participant.write(draft) for draft in answer]

@@ -184,7 +184,7 @@ def test_a_batch_answers_each_order_for_itself(story: Client) -> None:
 
 def test_an_unknown_program_is_named(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        Client(f"{client.program_id}-not", client.ledger, client.referral, client.ops).enroll("A")
+        Client(f"{client.program_id}-not", client.ledger, client.referral, client.ops, client.statistics).enroll("A")
     assert reason(caught.value) == (grpc.StatusCode.NOT_FOUND, "PROGRAM_UNKNOWN", {"program_id": f"{client.program_id}-not"})
 
 

@@ -389,3 +389,26 @@ def test_what_was_carried_over_is_pending_until_its_day_and_then_released() -> N
     assert (draft.stream, draft.fact) == ("opening/o1", f.RewardReleased("opening/o1"))
     story.given(release(9))
     assert story.money("A") == {"available": 800, "paid": 7000, "adjusted": 7800} and story.books.due == {}
+
+
+def test_a_hold_keeps_back_also_what_is_paid_at_once() -> None:
+    story = Story(plan({**FIRST, "release": {"on": "at_once"}}))
+    story.given(c.PlaceHold(f.HoldPlaced("H", "B", "", "odd"), DAY_US), sold("O1", "C", 10_000), sold("O2", "C", 5_000))
+    assert story.money("B") == {"pending": 1500, "accrued": 1500}
+    story.given(refund("R1", (1, 10, 5_000), order_id="O2"))
+    assert story.money("B") == {"pending": 1000, "accrued": 1500, "reversed": 500} and story.when(release(40)) == []
+    story.given(c.LiftHold(f.HoldLifted("H", "fine"), 40 * DAY_US), release(40))
+    assert story.money("B") == {"available": 1000, "accrued": 1500, "reversed": 500}
+    story.given(refund("R2", (1, 10, 10_000), day=41))
+    assert story.money("B") == {"accrued": 1500, "reversed": 1500}
+
+
+def test_whom_an_attribution_shuts_out_stays_out_whatever_is_refunded() -> None:
+    """1 % of 1.00 is 0.01 for A, 1 % of 0.40 nothing: B, at level 1, has nothing then either."""
+    creator = {"id": "creator", "kind": "attributed", "role": "creator", "rate": "1%", "with_referrer": "exclusive"}
+    story = Story(plan(creator, FIRST)).given(sold("O1", "C", 100, attributions=named("creator", "A")))
+    assert story.money("A") == {"pending": 1, "accrued": 1} and story.money("B") == {}
+    story.given(refund("R1", (1, 0, 60)))
+    assert story.money("A") == {"accrued": 1, "reversed": 1} and story.money("B") == {}
+    # Without a creator the referrer earns as always.
+    assert postings(story.when(sold("O2", "C", 100))) == [("COMMISSION", "", -10), ("PENDING", "B", 10)]

@@ -6,11 +6,12 @@ which keys it holds, absent ones included, and raises NotLoaded for any other, s
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
-from services.ledger.domain.counting import Key
+from services.ledger.domain.counting import Key, Window
 from services.ledger.domain.facts import (
     Account,
     AdjustmentPosted,
@@ -102,6 +103,8 @@ class Evidence(NamedTuple):
     tier: str
     previous_tier: str
     position: int
+    # The entry that gave the tier before; 0: none, or an upgrade by hand, which does not say.
+    previous_position: int = 0
 
 
 class Balance(NamedTuple):
@@ -210,9 +213,9 @@ class Order:
         return self.paid.decision
 
     def due_us(self, release: Release, plan: Plan) -> int | None:
-        """When shares that are released so fall due; None while what they wait for has not happened, and for those paid at once."""
+        """When shares that are released so fall due; None while what they wait for has not happened."""
         if release.on == "at_once":
-            return None
+            return self.paid.occurred_us
         if release.on == "group_formed" and self.fact.group_id:
             return None if self.formed is None else self.formed.occurred_us + release.days * DAY_US
         if self.completed is None:
@@ -221,6 +224,13 @@ class Order:
         if release.on == "period_close":
             happened_us = period_of(plan, happened_us).ends_us
         return happened_us + release.days * DAY_US
+
+    def waits(self, member_id: str, release: Release, due_us: int | None, asset: str) -> bool:
+        """Whether shares of a member that fall due then are still pending. Those paid at once are only where a hold stopped them."""
+        key = (member_id, due_us or 0, asset)
+        if release.on == "at_once" and key not in self.due:
+            return False
+        return due_us is None or key not in self.released
 
     def remaining(self) -> dict[int, tuple[int, int]]:
         """{line: (base, units)} of what still counts."""
@@ -353,6 +363,8 @@ class Books:
     # {order: tiers that rest on it}
     evidence: dict[str, list[Evidence]] = field(default_factory=dict)
     counters: dict[Key, int] = field(default_factory=dict)
+    # Sums over days that a partial state was loaded with, by (counter, member); a complete one adds them up itself.
+    windows: dict[tuple[str, str], dict[Window, int]] = field(default_factory=dict)
     # None: not loaded.
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
@@ -402,10 +414,24 @@ class Books:
             raise NotLoaded(f"{account.name.lower()} of {member_id}")
         return self.apart.get(key, 0)
 
+    def is_held(self, member_id: str) -> bool:
+        """Whether a hold stops releases to a member. A partial state that may pay at once holds the holds of whomever it may pay."""
+        return any(hold.member_id == member_id for hold in self.holds.values())
+
     def counter(self, key: Key) -> int:
         if not self.complete and key not in self.counters and not self.closing:
             raise NotLoaded(f"counter {key}")
         return self.counters.get(key, 0)
+
+    def window(self, window: Window) -> int:
+        if self.complete:
+            first, last = date.fromisoformat(window.first_day).toordinal(), date.fromisoformat(window.last_day).toordinal()
+            days = (date.fromordinal(day).isoformat() for day in range(first, last + 1))
+            return sum(self.counters.get(Key(window.counter, day, window.member_id), 0) for day in days)
+        found = self.windows.get((window.counter, window.member_id), {}).get(window)
+        if found is None:
+            raise NotLoaded(f"counter {window}")
+        return found
 
     def holders(self, role: str, scope: str, at_us: int) -> list[Grant]:
         """Who holds a role at a place (empty: everywhere) at a time, in the order granted."""
@@ -503,6 +529,10 @@ class Ahead:
 
     def counter(self, key: Key) -> int:
         return self.books.counter(key) + self._counts.get(key, 0)
+
+    def window(self, window: Window) -> int:
+        drafted = sum(amount for key, amount in self._counts.items() if window.holds(*key)) if self._counts else 0
+        return self.books.window(window) + drafted
 
     def counts(self, counts: Iterable[Count]) -> None:
         for counter, bucket, member_id, amount in counts:
@@ -610,7 +640,8 @@ def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
         return [(fact.evidence_order_id, rests)] if fact.evidence_order_id else []
     if isinstance(fact, OrderPaid):
         return [
-            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position)) for change in tier_changes(entry)
+            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
+            for change in tier_changes(entry)
         ]
     return []
 
@@ -633,7 +664,7 @@ def _stand(books: Books, member_id: str, standing: Standing | None) -> None:
 
 def _change_tier(books: Books, change: TierChange, position: int) -> None:
     if change.kind is not TierChangeKind.FROZEN:
-        _change(books, change.member_id, tier=change.tier, tier_position=position)
+        _change(books, change.member_id, tier=change.tier, tier_position=change.tier_position or position)
     _stand(books, change.member_id, standing_after_change(change))
 
 
@@ -652,6 +683,9 @@ def _role(books: Books, fact: RoleGranted | RoleEnded, position: int) -> None:
 
 
 def _count(books: Books, key: Key, amount: int) -> None:
+    for window, total in books.windows.get((key.counter, key.member_id), {}).items():
+        if window.holds(*key):
+            books.windows[(key.counter, key.member_id)][window] = total + amount
     if books.complete or key in books.counters:
         total = books.counters.get(key, 0) + amount
         if total or not books.complete:

@@ -71,7 +71,10 @@ def booked(
             continue
         member_id = people[payee - 1].member_id
         key = (member_id, closed_us + rule.release.days * DAY_US, rule.asset)
-        if rule.release.on != "at_once" and (period is None or key not in period.released):
+        at_once = rule.release.on == "at_once" and (period is None or key not in period.due)
+        # A hold stops what would come to a member, never what is taken back.
+        held = amount > 0 and ahead.books.is_held(member_id)
+        if held or not (at_once or (period is not None and key in period.released)):
             moved[(Account.PENDING, member_id)] = moved.get((Account.PENDING, member_id), 0) + amount
             due[key] = due.get(key, 0) + amount
             continue

@@ -4,9 +4,9 @@ An order moves counters when it is recorded, and back as far as nothing of it re
 whatever it added it also takes away.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, timedelta
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from typing import NamedTuple, Protocol
 
 from services.ledger.domain.engine import Remaining, Standing, lives
 from services.ledger.domain.facts import Count, LineKind, OrderPaid
@@ -22,8 +22,26 @@ class Key(NamedTuple):
     member_id: str
 
 
-# What a counter stands at.
-Read = Callable[[Key], int]
+class Window(NamedTuple):
+    """A counter by day, over some days, both included."""
+
+    counter: str
+    member_id: str
+    first_day: str
+    last_day: str
+
+    def holds(self, counter: str, bucket: str, member_id: str) -> bool:
+        return (counter, member_id) == (self.counter, self.member_id) and self.first_day <= bucket <= self.last_day
+
+
+class Reading(Protocol):
+    """What counters stand at."""
+
+    def counter(self, key: Key) -> int: ...
+
+    def window(self, window: Window) -> int:
+        """The sum over the days of a window."""
+        ...
 
 
 def volume_counter(rule_id: str) -> str:
@@ -75,15 +93,14 @@ class Order(NamedTuple):
         return self.above[0] if self.above else ""
 
 
-def windows(condition: Condition, day: str) -> list[str]:
-    """The buckets that a condition looks at on a day."""
-    if not condition.days:
-        return [""]
+def window(condition: Condition, member_id: str, day: str) -> Window:
+    """The days that a condition by window looks at on a day."""
     last = date.fromisoformat(day)
-    return [(last - timedelta(days=back)).isoformat() for back in range(condition.days) if last.toordinal() - back >= 1]
+    first = date.fromordinal(max(1, last.toordinal() - condition.days + 1))
+    return Window(condition.counter, member_id, first.isoformat(), day)
 
 
-def moved(order: Order, standing: Standing, before: Remaining | None, after: Remaining, read: Read) -> list[Count]:
+def moved(order: Order, standing: Standing, before: Remaining | None, after: Remaining, read: Reading) -> list[Count]:
     """How the counters move when what remains of an order goes from `before` (None: it is recorded now) to `after`.
 
     Caps are counted apart, from the shares. `read` gives what counters stand at before.
@@ -132,7 +149,7 @@ def moved(order: Order, standing: Standing, before: Remaining | None, after: Rem
                 if order.inviter and alive:
                     pair = Key(DIRECT_ORDERS, order.inviter, buyer)
                     changes[pair] = alive
-                    changes[Key("qualified_directs", "", order.inviter)] = _crossed(read(pair), alive)
+                    changes[Key("qualified_directs", "", order.inviter)] = _crossed(read.counter(pair), alive)
     for _, counted in plan.counted_rules:
         turn = turned(_meant(standing, counted.when))
         if order.inviter and turn:
@@ -154,7 +171,9 @@ def _meant(standing: Standing, when: When) -> Callable[[int], bool]:
     return lambda index: standing.means(when, standing.fact.lines[index])
 
 
-def qualified(order: Order, standing: Standing, rule: Counted, before: Remaining | None, after: Remaining, read: Read) -> tuple[int, int]:
+def qualified(
+    order: Order, standing: Standing, rule: Counted, before: Remaining | None, after: Remaining, read: Reading
+) -> tuple[int, int]:
     """(how many invitees of the inviter are qualified by a counted rule now, how that changes)."""
     if not order.inviter:
         return 0, 0
@@ -165,8 +184,8 @@ def qualified(order: Order, standing: Standing, rule: Counted, before: Remaining
         )
 
     turn = int(living(after)) - int(living(before))
-    pair = read(Key(invitee_counter(rule.id), order.inviter, order.fact.member_id))
-    return read(Key(qualified_counter(rule.id), "", order.inviter)), _crossed(pair, turn)
+    pair = read.counter(Key(invitee_counter(rule.id), order.inviter, order.fact.member_id))
+    return read.counter(Key(qualified_counter(rule.id), "", order.inviter)), _crossed(pair, turn)
 
 
 def _crossed(count: int, change: int) -> int:
@@ -174,7 +193,7 @@ def _crossed(count: int, change: int) -> int:
     return int(count + change > 0) - int(count > 0)
 
 
-def keys(order: Order) -> Iterable[Key]:
+def keys(order: Order) -> Iterable[Key | Window]:
     """Every counter that `moved` and `met` look at for an order."""
     plan, buyer = order.plan, order.fact.member_id
     if order.inviter:
@@ -184,9 +203,8 @@ def keys(order: Order) -> Iterable[Key]:
     for condition in plan.conditions:
         if condition.metric == "qualified_directs" and order.inviter:
             yield Key(DIRECT_ORDERS, order.inviter, buyer)
-        for bucket in windows(condition, order.day):
-            for member_id in looked_at(plan, order):
-                yield Key(condition.counter, bucket, member_id)
+        for member_id in looked_at(plan, order):
+            yield window(condition, member_id, order.day) if condition.days else Key(condition.counter, "", member_id)
 
 
 def looked_at(plan: Plan, order: Order) -> list[str]:
@@ -195,7 +213,7 @@ def looked_at(plan: Plan, order: Order) -> list[str]:
     return [order.fact.member_id, *order.above[: max(reaches, default=0)]]
 
 
-def met(plan: Plan, member_id: str, tier: str, day: str, read: Read) -> str:
+def met(plan: Plan, member_id: str, tier: str, day: str, read: Reading) -> str:
     """The highest tier above a member's own whose conditions they meet; empty: none."""
     own = plan.tiers.index(tier) if tier in plan.tiers else -1
     best = own
@@ -206,12 +224,25 @@ def met(plan: Plan, member_id: str, tier: str, day: str, read: Read) -> str:
     return plan.tiers[best] if best > own else ""
 
 
-def _holds(promotion: Promotion, member_id: str, day: str, read: Read) -> bool:
-    found = (sum(read(Key(one.counter, bucket, member_id)) for bucket in windows(one, day)) >= one.at_least for one in promotion.conditions)
+def _holds(promotion: Promotion, member_id: str, day: str, read: Reading) -> bool:
+    found = (_stands_at(one, member_id, day, read) >= one.at_least for one in promotion.conditions)
     return all(found) if promotion.every else any(found)
 
 
-def with_counts(read: Read, counts: Iterable[Count]) -> Read:
-    """`read`, with these counts moved."""
-    ahead: Mapping[Key, int] = {Key(c.counter, c.bucket, c.member_id): c.amount for c in counts}
-    return lambda key: read(key) + ahead.get(key, 0)
+def _stands_at(condition: Condition, member_id: str, day: str, read: Reading) -> int:
+    if condition.days:
+        return read.window(window(condition, member_id, day))
+    return read.counter(Key(condition.counter, "", member_id))
+
+
+class Moved:
+    """A reading, with some counts moved."""
+
+    def __init__(self, read: Reading, counts: Iterable[Count]) -> None:
+        self._read, self._counts = read, list(counts)
+
+    def counter(self, key: Key) -> int:
+        return self._read.counter(key) + sum(count.amount for count in self._counts if count[:3] == key)
+
+    def window(self, window: Window) -> int:
+        return self._read.window(window) + sum(count.amount for count in self._counts if window.holds(*count[:3]))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from services.kernel.money import half_up, largest_remainder
 from services.ledger.domain.facts import Attribution, LineShares, OrderLine, OrderPaid, Person, Share
 from services.ledger.domain.plan import Plan
-from services.ledger.domain.rules import Amount, Attributed, Differential, GroupFormed, LinePool, Paying, Peer, Seat, When, local_day
+from services.ledger.domain.rules import Amount, Attributed, Differential, GroupFormed, LinePool, Paying, Peer, Rule, Seat, When, local_day
 
 ENGINE_VERSION = 1
 BREAKAGE = 0
@@ -184,7 +184,7 @@ def parts_of_attributed(at: At, rule: Attributed, amount: Amount) -> Parts | Non
     exact = amount.top(at.base_minor, at.count)
     holders = at.standing.holders(named)
     held = sum(weight for _, weight in holders) or 1
-    if rule.referrer_share is None:
+    if rule.referrer_share is None or not holders:
         return Parts(exact * held, amount.denominator * held, [(place + 1, exact * weight) for place, weight in holders])
     theirs, whole = rule.referrer_share.numerator, rule.referrer_share.denominator
     parts = [(place + 1, exact * weight * (whole - theirs)) for place, weight in holders]
@@ -333,11 +333,11 @@ def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Room
     shares: list[Share] = []
     earned: dict[int, list[Share]] = {}
     exclusive = {index for index, rule in meant if isinstance(rule, Attributed) and rule.with_referrer == "exclusive"}
-    # Those that may put others out of force are looked at first; the shares stay in the order of the rules.
-    for index, rule in sorted(meant, key=lambda pair: pair[0] not in exclusive):
+    shut_out = any(_pays_somebody(standing, line, index, standing.plan.rules[index]) for index in exclusive)
+    for index, rule in meant:
         first = index not in begun
         begun.add(index)
-        if rule.kind in REFERRER_RULES and any(share.payee for one in exclusive for share in earned[one]):
+        if rule.kind in REFERRER_RULES and shut_out:
             continue
         amount = amount_for(standing, line, index, rule)
         count = units if amount.per == "unit" else int(first)
@@ -348,9 +348,16 @@ def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Room
         earned[index] = found
         if looks is not None:
             looks[(line.line_no, index)] = Look(at, amount, uncapped, found)
-    for index, _ in meant:
-        shares += earned.get(index, [])
+        shares += found
     return shares
+
+
+def _pays_somebody(standing: Standing, line: OrderLine, index: int, rule: Rule) -> bool:
+    """Whether an exclusive rule pays somebody on a line as it was told: a refund never brings back what that put out of force."""
+    assert isinstance(rule, Attributed)
+    amount = amount_for(standing, line, index, rule)
+    count = line.quantity if amount.per == "unit" else 1
+    return any(share.payee for share in claim_of_shared(At(standing, line, line.base_minor, count), index, rule, amount))
 
 
 def amount_for(standing: Standing, line: OrderLine, index: int, rule: Paying) -> Amount:

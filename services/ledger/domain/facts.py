@@ -136,12 +136,14 @@ class TierChangeKind(IntEnum):
 
 
 class TierChange(NamedTuple):
-    """`tier` from now on; with FROZEN the title that stays."""
+    """`tier` from now on, with FROZEN the title that stays. Positions: what gave the tier before; what this one rests on (0: this)."""
 
     member_id: str
     kind: TierChangeKind
     tier: str
     previous_tier: str
+    previous_tier_position: int = 0
+    tier_position: int = 0
 
 
 # ---------------------------------------------------------------- facts the ledger tells
@@ -187,6 +189,8 @@ class OrderPaidDecision:
     counts: tuple[Count, ...] = ()
     tier_changes: tuple[TierChange, ...] = ()
     group_first: bool = False
+    # What a hold keeps from being paid at once.
+    due: tuple[DueChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Group buying (拼团): opened, joined by orders, formed or failed. SCHEMES: a failed group voids all it accrued."""
 
+from dataclasses import replace
+
 from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import DatedTooEarly, GroupClosed, GroupUnknown, MemberUnknown
 from services.kernel.times import to_text
@@ -12,6 +14,7 @@ from services.ledger.domain.facts import (
     GroupJoined,
     OrderCompletedDecision,
     OrderGroupFormed,
+    OrderVoided,
 )
 
 
@@ -31,8 +34,8 @@ def open_group(books: Books, command: OpenGroup) -> Answer:
 def form_group(books: Books, command: FormGroup) -> Answer:
     """The group is complete: in each of its orders what waits for that becomes due."""
     fact = command.fact
-    stream, entries, closed = _group(books, fact.group_id)
-    again = _closed_before(closed, fact, command.occurred_us)
+    stream, entries = _group(books, fact.group_id)
+    again = _closed_before(books, entries, fact, command.occurred_us)
     if again:
         return again
     _not_before("formed_at", entries, command.occurred_us)
@@ -48,8 +51,8 @@ def form_group(books: Books, command: FormGroup) -> Answer:
 def fail_group(books: Books, command: FailGroup) -> Answer:
     """The group fell through: each of its orders is voided."""
     fact = command.fact
-    stream, entries, closed = _group(books, fact.group_id)
-    again = _closed_before(closed, fact, command.occurred_us)
+    stream, entries = _group(books, fact.group_id)
+    again = _closed_before(books, entries, fact, command.occurred_us)
     if again:
         return again
     _not_before("failed_at", entries, command.occurred_us)
@@ -60,19 +63,25 @@ def fail_group(books: Books, command: FailGroup) -> Answer:
     return drafts
 
 
-def _group(books: Books, group_id: str) -> tuple[str, list[Entry], Entry | None]:
-    """(stream, entries, the one that closed it). Raises GroupUnknown."""
+def _group(books: Books, group_id: str) -> tuple[str, list[Entry]]:
+    """(stream, entries). Raises GroupUnknown."""
     stream = f"group/{group_id}"
     entries = books.stream(stream)
     if not entries:
         raise GroupUnknown(group_id)
-    return stream, entries, next((entry for entry in entries if isinstance(entry.fact, GroupFormed | GroupFailed)), None)
+    return stream, entries
 
 
-def _closed_before(closed: Entry | None, fact: GroupFormed | GroupFailed, occurred_us: int) -> Answer | None:
+def _closed_before(books: Books, entries: list[Entry], fact: GroupFormed | GroupFailed, occurred_us: int) -> Answer | None:
+    closed = next((entry for entry in entries if isinstance(entry.fact, GroupFormed | GroupFailed)), None)
     if closed is not None and type(closed.fact) is not type(fact):
         raise GroupClosed(fact.group_id, "formed" if isinstance(closed.fact, GroupFormed) else "failed")
-    return repeated(closed, f"closing of group {fact.group_id!r}", fact, occurred_us)
+    again = repeated(closed, f"closing of group {fact.group_id!r}", fact, occurred_us)
+    if again is None:
+        return None
+    streams = (books.stream(f"order/{order_id}") for order_id in _orders(entries))
+    done = (entry for stream in streams for entry in stream if isinstance(entry.fact, OrderGroupFormed | OrderVoided))
+    return replace(again, more=tuple(done))
 
 
 def _orders(entries: list[Entry]) -> list[str]:

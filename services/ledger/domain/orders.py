@@ -1,9 +1,10 @@
 """Orders: paid, completed, refunded, voided, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from services.kernel.decider import Answer, Draft, repeated
+from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
     BindingCycle,
     CurrencyMismatch,
@@ -99,7 +100,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
     if plan.counts:
         counted = _counted(books, version, fact, command.occurred_us, standing, invited)
         period_id = counted.period_id
-        counts = counting.moved(counted, standing, None, remaining, ahead.counter)
+        counts = counting.moved(counted, standing, None, remaining, ahead)
         tier_changes = _promotions(books, plan, counted, counts, ahead, people)
         standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
         rewards = _rewards(plan, counted, standing, None, remaining, ahead)
@@ -114,18 +115,20 @@ def record(books: Books, command: RecordOrder) -> Answer:
             slot = (payee, rule.release.on == "at_once" and payee > 0)
             mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
+    postings, due = _accrual(ahead, people, earned, fact.currency, command.occurred_us)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
         version.position,
         lock,
         people,
         tuple(lines),
-        _accrual(ahead, people, earned, fact.currency),
+        postings,
         period_id,
         tuple(CapRoom(rule, payee, room) for (rule, payee), room in rooms.asked.items()) if rooms.asked else (),
         tuple(counts),
         tuple(tier_changes),
         group_first,
+        due,
     )
     drafts = [Draft(stream, fact, decision, command.occurred_us)]
     if fact.group_id:
@@ -227,13 +230,14 @@ def _promotions(
 ) -> list[TierChange]:
     if not plan.promotions:
         return []
-    read = counting.with_counts(ahead.counter, counts)
-    tiers = {person.member_id: person.tier for person in people if not person.role}
+    read = counting.Moved(ahead, counts)
+    path = {person.member_id: person for person in people if not person.role}
     changes = []
     for member_id in counting.looked_at(plan, order):
-        tier = counting.met(plan, member_id, tiers[member_id], order.day, read)
+        person = path[member_id]
+        tier = counting.met(plan, member_id, person.tier, order.day, read)
         if tier:
-            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, tiers[member_id]))
+            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, person.tier, person.tier_position))
     return changes
 
 
@@ -267,7 +271,7 @@ def _rewards(
     """`counted`: what the inviter is owed with the invitees they have now, less what they were owed before."""
     shares = []
     for index, rule in plan.counted_rules:
-        invitees, change = counting.qualified(order, standing, rule, before, after, ahead.counter)
+        invitees, change = counting.qualified(order, standing, rule, before, after, ahead)
         amount = rule.owed(invitees + change) - rule.owed(invitees)
         if amount:
             shares.append(Share(index, 2, amount))
@@ -284,10 +288,14 @@ def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineSha
 
 
 def _accrual(
-    ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str
-) -> tuple[Posting, ...]:
-    """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's."""
+    ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str, occurred_us: int
+) -> tuple[tuple[Posting, ...], tuple[DueChange, ...]]:
+    """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's.
+
+    What is paid at once to somebody held is pending, and due at once.
+    """
     postings: list[Posting] = []
+    due: dict[tuple[str, int, str], int] = {}
     for asset, mine in earned.items():
         name = asset or currency
         pool = left = 0
@@ -298,7 +306,11 @@ def _accrual(
                 left = amount
                 continue
             member_id = people[payee - 1].member_id
-            if not at_once:
+            held = at_once and ahead.books.is_held(member_id)
+            if held:
+                slot = (member_id, occurred_us, asset)
+                due[slot] = due.get(slot, 0) + amount
+            if held or not at_once:
                 key = (Account.PENDING, member_id)
                 moved[key] = moved.get(key, 0) + amount
                 continue
@@ -310,7 +322,8 @@ def _accrual(
         if left:
             postings.append(Posting(Account.BREAKAGE, "", left, name))
         postings += [Posting(account, member_id, amount, name) for (account, member_id), amount in moved.items() if amount]
-    return tuple(postings)
+    dues = tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items())
+    return tuple(postings), dues
 
 
 # ---------------------------------------------------------------- completed
@@ -355,7 +368,7 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     key = f"refund {fact.refund_id!r} of order {fact.order_id!r}"
     again = repeated(order.refunds.get(fact.refund_id), key, fact, command.occurred_us)
     if again:
-        return again
+        return replace(again, more=_corrections(books, order, fact))
     not_before("refunded_at", order, command.occurred_us)
     refunded = _refunded(order, command)
     after = {
@@ -367,6 +380,14 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     plan = books.plan_at(order.decision.plan_position).plan
     released = _lock_released(books, order, plan) if _empties(order, refunded) else ""
     return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
+
+
+def _corrections(books: Books, order: Order, fact: OrderRefunded) -> tuple[Entry, ...]:
+    """The correction that a recorded refund brought about, if it did."""
+    if not order.decision.period_id or not books.is_closed(order.decision.period_id):
+        return ()
+    corrected = PeriodCorrected(order.decision.period_id, fact.order_id, fact.refund_id)
+    return tuple(entry for entry in books.stream(f"period/{corrected.period_id}") if entry.fact == corrected)
 
 
 def void(ahead: Ahead, order: Order, group_id: str, occurred_us: int) -> list[Draft]:
@@ -400,7 +421,7 @@ def reverse(
     decided, before = order.decision, order.remaining()
     standing = standing_of(order, plan)
     counted = counted_of(order, plan, standing)
-    counts = counting.moved(counted, standing, before, after, ahead.counter)
+    counts = counting.moved(counted, standing, before, after, ahead)
     frozen = {(room.rule_index, room.payee): room.room_minor for room in decided.rooms}
     now = dict(ENGINES[decided.engine_version](standing, after, Rooms(frozen), None))
     rewards = _rewards(plan, counted, standing, before, after, ahead)
@@ -494,10 +515,11 @@ def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, af
         standing = books.standings.get(evidence.member_id)
         if member is None or member.tier_position != evidence.position or (standing is not None and standing.frozen):
             continue
-        if plan.on_evidence_refunded == "demote":
-            changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, evidence.previous_tier, evidence.tier))
-        else:
-            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier))
+        if plan.on_evidence_refunded == "freeze":
+            changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier, evidence.position))
+            continue
+        back = (evidence.previous_tier, evidence.tier, evidence.position, evidence.previous_position)
+        changes.append(TierChange(evidence.member_id, TierChangeKind.DEMOTED, *back))
     return changes
 
 
@@ -538,7 +560,7 @@ def _reversal(
         member_id = order.decision.people[payee - 1].member_id
         due_us = order.due_us(release, plan)
         left = amount
-        if release.on != "at_once" and (due_us is None or (member_id, due_us, asset) not in order.released):
+        if order.waits(member_id, release, due_us, asset):
             if pending is not None:
                 # A reward that another order gave is not here to be taken: what is pending here never falls below nothing.
                 slot = _Slot(member_id, release if due_us is None else None, due_us, asset)

@@ -49,7 +49,7 @@ def record(books: Books, command: RecordTask) -> Answer:
                 postings.append(Posting(Account.BREAKAGE, "", amount, asset))
                 continue
             member_id = people[payee - 1].member_id
-            if rule.release.on == "at_once":
+            if rule.release.on == "at_once" and not books.is_held(member_id):
                 for account, part in settle(ahead.balance(member_id, rule.asset), amount):
                     postings.append(Posting(account, member_id, part, asset))
                     ahead.moves(member_id, rule.asset, account, part)

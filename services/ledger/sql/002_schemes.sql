@@ -38,6 +38,8 @@ create table ledger.evidence (
   position      bigint not null,
   tier          text collate "C" not null,
   previous_tier text collate "C" not null,
+  -- The entry that gave the tier before.
+  previous_position bigint not null,
   primary key (program_id, order_id, member_id, position)
 );
 
@@ -48,8 +50,10 @@ create table ledger.counters (
   bucket     text collate "C" not null,
   member_id  text collate "C" not null,
   amount     bigint not null,
-  primary key (program_id, counter, bucket, member_id)
+  primary key (program_id, counter, member_id, bucket)
 ) with (fillfactor = 70);
+-- For closing a period: everything that rules counted in it. ';' is the character after ':'.
+create index counters_of_period on ledger.counters (program_id, bucket) where counter >= 'rule:' and counter < 'rule;';
 
 create table ledger.periods (
   program_id text collate "C" not null,
@@ -111,10 +115,11 @@ create function ledger.fold_roles(
 $$;
 
 create function ledger.fold_evidence(
-  p_base bigint, p_program text, p_order text[], p_member text[], p_position bigint[], p_tier text[], p_previous text[]
+  p_base bigint, p_program text, p_order text[], p_member text[], p_position bigint[], p_tier text[], p_previous text[],
+  p_previous_position bigint[]
 ) returns void language sql as $$
   insert into ledger.evidence
-  select p_program, e.* from unnest(p_order, p_member, p_position, p_tier, p_previous) as e;
+  select p_program, e.* from unnest(p_order, p_member, p_position, p_tier, p_previous, p_previous_position) as e;
 $$;
 
 -- One change for each counter, never zero.
@@ -124,7 +129,7 @@ create function ledger.fold_counters(
   insert into ledger.counters as k
   select p_program, c.counter, c.bucket, c.member_id, c.change
     from unnest(p_counter, p_bucket, p_member, p_change) as c(counter, bucket, member_id, change)
-  on conflict (program_id, counter, bucket, member_id) do update set amount = k.amount + excluded.amount;
+  on conflict (program_id, counter, member_id, bucket) do update set amount = k.amount + excluded.amount;
   delete from ledger.counters k
    using unnest(p_counter, p_bucket, p_member) as c(counter, bucket, member_id)
    where k.program_id = p_program and k.counter = c.counter and k.bucket = c.bucket and k.member_id = c.member_id and k.amount = 0;

@@ -149,6 +149,8 @@ class TierChanged:
     member_id: str
     kind: TierChangeKind
     tier: str
+    # The entry the tier rests on from now on; 0: the one that changes it.
+    tier_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)

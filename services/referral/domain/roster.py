@@ -181,7 +181,7 @@ def evolve(roster: Roster, entry: Entry) -> None:
             case TierChanged(kind=TierChangeKind.FROZEN):
                 roster.frozen[part.member_id] = position
             case TierChanged():
-                _change(roster, part.member_id, tier=part.tier, tier_position=position)
+                _change(roster, part.member_id, tier=part.tier, tier_position=part.tier_position or position)
                 roster.frozen.pop(part.member_id, None)
                 roster.seats.pop(part.member_id, None)
     if entry.stream.startswith("order/"):

@@ -509,11 +509,17 @@ class TierChange(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     PREVIOUS_TIER_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TIER_POSITION_FIELD_NUMBER: _builtins.int
+    TIER_POSITION_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     kind: Global___TierChangeKind.ValueType
     tier: _builtins.str
     """The tier from now on; with FROZEN the title that stays."""
     previous_tier: _builtins.str
+    previous_tier_position: _builtins.int
+    """The entry that gave the previous tier; 0: none."""
+    tier_position: _builtins.int
+    """The entry the tier rests on from now on, where that is an earlier one: with DEMOTED the one that had given the tier that is back."""
     def __init__(
         self,
         *,
@@ -521,10 +527,12 @@ class TierChange(_message.Message):
         kind: Global___TierChangeKind.ValueType = ...,
         tier: _builtins.str = ...,
         previous_tier: _builtins.str = ...,
+        previous_tier_position: _builtins.int = ...,
+        tier_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "previous_tier", b"previous_tier", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "previous_tier", b"previous_tier", "previous_tier_position", b"previous_tier_position", "tier", b"tier", "tier_position", b"tier_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1086,6 +1094,7 @@ class OrderPaidDecision(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     TIER_CHANGES_FIELD_NUMBER: _builtins.int
     GROUP_FIRST_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.int
     plan_position: _builtins.int
     """The plan.published.v1 entry the order is paid under."""
@@ -1109,6 +1118,10 @@ class OrderPaidDecision(_message.Message):
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
     @_builtins.property
     def tier_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierChange]: ...
+    @_builtins.property
+    def due(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueChange]:
+        """What would have been paid at once to members who are held: due at once, and released when the hold is lifted."""
+
     def __init__(
         self,
         *,
@@ -1123,10 +1136,11 @@ class OrderPaidDecision(_message.Message):
         counts: _abc.Iterable[Global___Count] | None = ...,
         tier_changes: _abc.Iterable[Global___TierChange] | None = ...,
         group_first: _builtins.bool = ...,
+        due: _abc.Iterable[Global___DueChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "engine_version", b"engine_version", "group_first", b"group_first", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "counts", b"counts", "due", b"due", "engine_version", b"engine_version", "group_first", b"group_first", "lines", b"lines", "people", b"people", "period_id", b"period_id", "plan_position", b"plan_position", "postings", b"postings", "rooms", b"rooms", "tier_changes", b"tier_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -475,11 +475,22 @@ class Projection(_message.Message):
     INLINE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    FOLLOWED_AS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     inline: _builtins.bool
     """True: changed in the same transaction as the log, so never behind it."""
     position: _builtins.int
     rows: _builtins.int
+    followed_as: _builtins.str
+    """Empty: inline. Else the projection that this table is part of: all its tables stand at one position."""
+    quarantined_count: _builtins.int
+    """Entries that the projection could not fold and went past: to it they are not in the log."""
+    @_builtins.property
+    def quarantined(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantinedEntry]:
+        """The first hundred of them."""
+
     def __init__(
         self,
         *,
@@ -487,14 +498,39 @@ class Projection(_message.Message):
         inline: _builtins.bool = ...,
         position: _builtins.int = ...,
         rows: _builtins.int = ...,
+        followed_as: _builtins.str = ...,
+        quarantined_count: _builtins.int = ...,
+        quarantined: _abc.Iterable[Global___QuarantinedEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inline", b"inline", "name", b"name", "position", b"position", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed_as", b"followed_as", "inline", b"inline", "name", b"name", "position", b"position", "quarantined", b"quarantined", "quarantined_count", b"quarantined_count", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Projection: _TypeAlias = Projection  # noqa: Y015
+
+@_typing.final
+class QuarantinedEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    error: _builtins.str
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantinedEntry: _TypeAlias = QuarantinedEntry  # noqa: Y015
 
 @_typing.final
 class VerifyProjectionsRequest(_message.Message):
@@ -578,11 +614,14 @@ class VerificationResult(_message.Message):
     EQUAL_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """Also "log": the chain of hashes and the numbering of streams."""
     position: _builtins.int
     equal: _builtins.bool
     rows: _builtins.int
+    quarantined_count: _builtins.int
+    """Of a followed projection: entries left out because they are in quarantine. ListProjections names them."""
     @_builtins.property
     def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to ten rows that differ, as readable text."""
@@ -595,10 +634,11 @@ class VerificationResult(_message.Message):
         equal: _builtins.bool = ...,
         rows: _builtins.int = ...,
         differences: _abc.Iterable[_builtins.str] | None = ...,
+        quarantined_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "equal", b"equal", "position", b"position", "projection", b"projection", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "equal", b"equal", "position", b"position", "projection", b"projection", "quarantined_count", b"quarantined_count", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,7 +676,7 @@ class RebuildProjectionResponse(_message.Message):
     position: _builtins.int
     rows: _builtins.int
     rows_replaced: _builtins.int
-    """Rows of the live view that were wrong and have been replaced; the old ones are kept in fenrun.replaced_rows."""
+    """Rows that were wrong and have been replaced, of a followed projection in all its tables; the old ones are kept in fenrun.replaced_rows."""
     def __init__(
         self,
         *,

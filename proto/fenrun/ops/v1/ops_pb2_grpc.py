@@ -139,8 +139,9 @@ class OpsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyProjections(self, request, context):
-        """Folds the log from zero and compares with the live rows, byte for byte, at one position; changes nothing. Streams progress, then one
-        result per projection. NOT_FOUND: PROJECTION_UNKNOWN.
+        """Folds the log from zero and compares with the live rows, byte for byte; changes nothing. Inline projections are compared at the head of
+        the log, followed ones at the position they have reached, less what is in quarantine. Streams progress, then one result per projection.
+        NOT_FOUND: PROJECTION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +149,8 @@ class OpsServiceServicer:
 
     def RebuildProjection(self, request, context):
         """Folds the log from zero and puts right every live row that differs, keeping the rows replaced. Writers wait only for the last step.
-        Safe to repeat. NOT_FOUND: PROJECTION_UNKNOWN.
+        A followed projection is rebuilt with all its tables, and what is in its quarantine is tried again. Safe to repeat.
+        NOT_FOUND: PROJECTION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,12 +54,14 @@ class OpsServiceStub:
     ListProjections: _grpc.UnaryUnaryMultiCallable[_ops_pb2.ListProjectionsRequest, _ops_pb2.ListProjectionsResponse]
     """The projections kept for a program: name, kind, position, rows."""
     VerifyProjections: _grpc.UnaryStreamMultiCallable[_ops_pb2.VerifyProjectionsRequest, _ops_pb2.VerifyProjectionsResponse]
-    """Folds the log from zero and compares with the live rows, byte for byte, at one position; changes nothing. Streams progress, then one
-    result per projection. NOT_FOUND: PROJECTION_UNKNOWN.
+    """Folds the log from zero and compares with the live rows, byte for byte; changes nothing. Inline projections are compared at the head of
+    the log, followed ones at the position they have reached, less what is in quarantine. Streams progress, then one result per projection.
+    NOT_FOUND: PROJECTION_UNKNOWN.
     """
     RebuildProjection: _grpc.UnaryUnaryMultiCallable[_ops_pb2.RebuildProjectionRequest, _ops_pb2.RebuildProjectionResponse]
     """Folds the log from zero and puts right every live row that differs, keeping the rows replaced. Writers wait only for the last step.
-    Safe to repeat. NOT_FOUND: PROJECTION_UNKNOWN.
+    A followed projection is rebuilt with all its tables, and what is in its quarantine is tried again. Safe to repeat.
+    NOT_FOUND: PROJECTION_UNKNOWN.
     """
 
 @_typing.type_check_only
@@ -88,12 +90,14 @@ class OpsServiceAsyncStub(OpsServiceStub):
     ListProjections: _aio.UnaryUnaryMultiCallable[_ops_pb2.ListProjectionsRequest, _ops_pb2.ListProjectionsResponse]  # type: ignore[assignment]
     """The projections kept for a program: name, kind, position, rows."""
     VerifyProjections: _aio.UnaryStreamMultiCallable[_ops_pb2.VerifyProjectionsRequest, _ops_pb2.VerifyProjectionsResponse]  # type: ignore[assignment]
-    """Folds the log from zero and compares with the live rows, byte for byte, at one position; changes nothing. Streams progress, then one
-    result per projection. NOT_FOUND: PROJECTION_UNKNOWN.
+    """Folds the log from zero and compares with the live rows, byte for byte; changes nothing. Inline projections are compared at the head of
+    the log, followed ones at the position they have reached, less what is in quarantine. Streams progress, then one result per projection.
+    NOT_FOUND: PROJECTION_UNKNOWN.
     """
     RebuildProjection: _aio.UnaryUnaryMultiCallable[_ops_pb2.RebuildProjectionRequest, _ops_pb2.RebuildProjectionResponse]  # type: ignore[assignment]
     """Folds the log from zero and puts right every live row that differs, keeping the rows replaced. Writers wait only for the last step.
-    Safe to repeat. NOT_FOUND: PROJECTION_UNKNOWN.
+    A followed projection is rebuilt with all its tables, and what is in its quarantine is tried again. Safe to repeat.
+    NOT_FOUND: PROJECTION_UNKNOWN.
     """
 
 class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -167,8 +171,9 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ops_pb2.VerifyProjectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ops_pb2.VerifyProjectionsResponse], _abc.AsyncIterator[_ops_pb2.VerifyProjectionsResponse]]:
-        """Folds the log from zero and compares with the live rows, byte for byte, at one position; changes nothing. Streams progress, then one
-        result per projection. NOT_FOUND: PROJECTION_UNKNOWN.
+        """Folds the log from zero and compares with the live rows, byte for byte; changes nothing. Inline projections are compared at the head of
+        the log, followed ones at the position they have reached, less what is in quarantine. Streams progress, then one result per projection.
+        NOT_FOUND: PROJECTION_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
@@ -178,7 +183,8 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ops_pb2.RebuildProjectionResponse, _abc.Awaitable[_ops_pb2.RebuildProjectionResponse]]:
         """Folds the log from zero and puts right every live row that differs, keeping the rows replaced. Writers wait only for the last step.
-        Safe to repeat. NOT_FOUND: PROJECTION_UNKNOWN.
+        A followed projection is rebuilt with all its tables, and what is in its quarantine is tried again. Safe to repeat.
+        NOT_FOUND: PROJECTION_UNKNOWN.
         """
 
 def add_OpsServiceServicer_to_server(servicer: OpsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,356 @@
+"""Followed projections: kept after the log, in batches, by one server at a time.
+
+For each projection and program there is a tracking row: how far it has come, and who follows it until when (the lease). A batch is one
+transaction: it locks the tracking row, reads the entries after its position, folds them into the projection's tables and moves the
+position. So whatever is killed, and whenever, the rows are those of the position, neither less nor more; the lease only saves two servers
+from doing the same work, and nothing would go wrong without it. It is renewed by each batch and otherwise runs out, so that a program in
+which nothing happens costs nothing.
+
+A program that lags is found in three ways: this process appended to it (at once); this server followed it lately (every POLL_S); and a
+sweep that looks at SWEEP_PAGE programs every POLL_S and begins again at the end, which finds what a server left behind that is gone.
+
+An entry whose fold raises is a poison entry. The batch is halved until the entry is alone, then it is put in quarantine
+(fenrun.quarantined) and the projection goes on past it: to this projection the entry is not in the log. An entry that needs it, such as
+the refund of an order in quarantine, cannot be folded either and follows it there. Verifying leaves out the same entries, and says how
+many; rebuilding tries them again. Only the fold's own errors and values that PostgreSQL cannot hold count as poison. A database that is
+away, or a table that is missing, is nobody's fault in the log: that is tried again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+import structlog
+
+from services.kernel.refusals import NotFreshEnough
+from services.runtime import eventlog
+from services.runtime.eventlog import Connection, array
+from services.runtime.stored import Stored
+from services.runtime.watching import Watchers
+from services.runtime.writer import DATABASE_LOST, Connect
+
+log = structlog.get_logger()
+
+# Entries folded in one transaction at most.
+BATCH = 500
+# ... and bytes of facts and decisions: a closed period may be one entry of tens of megabytes.
+BATCH_BYTES = 8 * 1024 * 1024
+# How often a follower looks for what nobody told it of, in seconds.
+POLL_S = 0.25
+# Programs one look of the sweep covers. 300,000 of them take less than a minute.
+SWEEP_PAGE = 2000
+# Batches under way at once: one folds while another waits for the database.
+AT_ONCE = 2
+# A batch that takes longer is cut off and tried again; PostgreSQL gives up a little earlier.
+BATCH_TIMEOUT_S = 60
+# How long a read waits for a projection to come as far as asked.
+PATIENCE_S = 2.0
+# Pauses after a failure that is not the log's fault, doubling from the first to the last.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
+LONGEST_ERROR = 500
+
+
+class Followed(Protocol):
+    """A projection, as the follower sees it."""
+
+    name: str
+
+    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
+        """Folds the entries after the position reached into its tables, inside the caller's transaction.
+
+        Entries that mean nothing to it are skipped. Any exception that is not the database's says that one of the entries cannot be
+        folded; nothing of the batch is kept then.
+        """
+        ...
+
+
+class Lag(NamedTuple):
+    program_id: str
+    projection: str
+    # Somebody else holds the lease.
+    taken: bool
+
+
+class Poisoned(Exception):
+    """A batch could not be folded; `entries` are all it held, `error` says why."""
+
+    def __init__(self, entries: Sequence[Stored], error: Exception) -> None:
+        super().__init__(str(error))
+        self.entries = entries
+        self.error = error
+
+
+def describe(error: Exception) -> str:
+    """What a quarantined entry's row says of the error: its type and first line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:LONGEST_ERROR].replace("\0", "")
+
+
+async def reached(connection: Connection, projection: str, program_id: str) -> int:
+    """The position a followed projection has come to in a program; 0 before the first batch."""
+    cursor = await connection.execute(
+        "select position from fenrun.followed where program_id = %s and projection = %s", [program_id, projection]
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+class Follower:
+    """Follows every program with every projection, for as long as it runs. Bound to one event loop.
+
+    `holder` names this server in leases and must be no other's; a lease lasts `lease_s` seconds after the last batch.
+    """
+
+    def __init__(self, connect: Connect, projections: Sequence[Followed], holder: str, lease_s: float) -> None:
+        self._connect = connect
+        self._projections = {projection.name: projection for projection in projections}
+        self._holder = holder
+        self._lease_s = lease_s
+        self._news = asyncio.Event()
+        self._moved = Watchers()
+        # Programs to look at in the next round, and those to look at with each poll until the time given.
+        self._wanted: set[str] = set()
+        self._lately: dict[str, float] = {}
+        # (projection, program) that are not to be tried before a time: somebody else's, or failing.
+        self._later: dict[tuple[str, str], float] = {}
+        self._pauses: dict[tuple[str, str], float] = {}
+        # Entries in the next batch, where that is fewer than BATCH because a poison entry is being looked for.
+        self._limits: dict[tuple[str, str], int] = {}
+        self._swept_to = ""
+        self._swept_at = float("-inf")
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    # ---------------------------------------------------------------- from outside
+
+    def start(self) -> None:
+        """Begins to follow, where there is anything to follow with."""
+        if self._projections:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def appended(self, program_id: str) -> None:
+        """This process appended to a program."""
+        if self._task is None:
+            return
+        self._wanted.add(program_id)
+        now = asyncio.get_running_loop().time()
+        # While another server follows it, the next poll is soon enough.
+        if any(self._later.get((name, program_id), now) <= now for name in self._projections):
+            self._news.set()
+
+    async def close(self, within_s: float) -> None:
+        """Stops after the batches under way, but no later than this, and gives the leases back so that others need not wait for them."""
+        self._closing = True
+        self._news.set()
+        self._moved.close()
+        if self._task is None:
+            return
+        _, left = await asyncio.wait([self._task], timeout=within_s)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(*DATABASE_LOST):
+            async with asyncio.timeout(within_s), self._connect() as connection:
+                await connection.execute("update fenrun.followed set held_until = '-infinity' where holder = %s", [self._holder])
+
+    async def await_position(self, projection: str, program_id: str, position: int) -> None:
+        """Returns once the projection has come to a position, whoever follows it. Raises NotFreshEnough after PATIENCE_S."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        news = self._moved.join(program_id)
+        try:
+            while True:
+                news.clear()
+                async with self._connect() as connection:
+                    come_to = await reached(connection, projection, program_id)
+                left_s = until - loop.time()
+                if come_to >= position:
+                    return
+                if left_s <= 0 or self._closing:
+                    raise NotFreshEnough(position, come_to)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
+        finally:
+            self._moved.leave(program_id, news)
+
+    # ---------------------------------------------------------------- the rounds
+
+    async def _run(self) -> None:
+        while not self._closing:
+            self._news.clear()
+            more = False
+            try:
+                more = await self._round()
+            except DATABASE_LOST as error:
+                log.warning("follower.database_unreachable", error=str(error))
+            except Exception:
+                log.exception("follower.failed")
+            if not more:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), POLL_S)
+
+    async def _round(self) -> bool:
+        """One batch for each program that lags; whether there is more to do at once."""
+        now = asyncio.get_running_loop().time()
+        asked, self._wanted = self._wanted, set()
+        try:
+            async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection:
+                if now - self._swept_at >= POLL_S:
+                    self._swept_at = now
+                    self._lately = {program_id: until for program_id, until in self._lately.items() if until > now}
+                    asked |= {*self._lately, *(program_id for _, program_id in self._later)}
+                    asked |= await self._page(connection)
+                lags = await self._lags(connection, asked) if asked else []
+        except BaseException:
+            self._wanted |= asked
+            raise
+        lagging = {(lag.projection, lag.program_id) for lag in lags}
+        for key in [key for key in self._later if key not in lagging and key[1] in asked]:
+            del self._later[key]
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(lag: Lag) -> bool:
+            async with places:
+                return not self._closing and await self._one(lag)
+
+        due = []
+        for lag in lags:
+            if lag.taken:
+                self._later[(lag.projection, lag.program_id)] = now + POLL_S
+            elif self._later.get((lag.projection, lag.program_id), now) <= now:
+                due.append(lag)
+        return any(await asyncio.gather(*map(one, due)))
+
+    async def _page(self, connection: Connection) -> set[str]:
+        """The next programs of the sweep. A program without a currency is the eventsourcing library's own."""
+        cursor = await connection.execute(
+            "select program_id from fenrun.programs where program_id > %s and currency <> '' order by program_id limit %s",
+            [self._swept_to, SWEEP_PAGE],
+        )
+        found = [program_id for (program_id,) in await cursor.fetchall()]
+        self._swept_to = found[-1] if len(found) == SWEEP_PAGE else ""
+        return set(found)
+
+    async def _lags(self, connection: Connection, program_ids: Iterable[str]) -> list[Lag]:
+        """Which projections are behind the log in these programs."""
+        cursor = await connection.execute(
+            "select p.program_id, n.projection, coalesce(f.holder <> %s and f.held_until > clock_timestamp(), false)"
+            " from unnest(%s::text[]) as a(program_id) join fenrun.programs p on p.program_id = a.program_id and p.currency <> ''"
+            " cross join unnest(%s::text[]) as n(projection)"
+            " left join fenrun.followed f on f.program_id = p.program_id and f.projection = n.projection"
+            " where p.head_position > coalesce(f.position, 0) order by 1, 2",
+            [self._holder, array(program_ids), array(self._projections)],
+        )
+        return [Lag(*row) for row in await cursor.fetchall()]
+
+    async def _one(self, lag: Lag) -> bool:
+        """One batch of one projection in one program; whether there may be more. Never raises but for cancellation."""
+        key = (lag.projection, lag.program_id)
+        loop = asyncio.get_running_loop()
+        try:
+            folded = await self._batch(self._projections[lag.projection], lag.program_id)
+        except Poisoned as poisoned:
+            if len(poisoned.entries) > 1:
+                self._limits[key] = len(poisoned.entries) // 2
+                self._wanted.add(lag.program_id)
+                return True
+            try:
+                await self._quarantine(lag, poisoned.entries[0], poisoned.error)
+            except Exception as error:
+                return self._failed(key, error)
+            folded = True
+        except Exception as error:
+            return self._failed(key, error)
+        self._pauses.pop(key, None)
+        self._later.pop(key, None)
+        if folded is None:
+            self._later[key] = loop.time() + POLL_S
+            return False
+        self._lately[lag.program_id] = loop.time() + self._lease_s
+        if key in self._limits:
+            self._limits[key] *= 2
+            if self._limits[key] >= BATCH:
+                del self._limits[key]
+        self._moved.appended(lag.program_id)
+        if folded:
+            self._wanted.add(lag.program_id)
+        return folded
+
+    def _failed(self, key: tuple[str, str], error: Exception) -> bool:
+        pause_s = self._pauses.get(key, FIRST_PAUSE_S)
+        self._pauses[key] = min(pause_s * 2, LONGEST_PAUSE_S)
+        self._later[key] = asyncio.get_running_loop().time() + pause_s
+        known = isinstance(error, (*DATABASE_LOST, psycopg.Error))
+        log.warning("follower.retrying", projection=key[0], program_id=key[1], error=describe(error), exc_info=not known)
+        return False
+
+    # ---------------------------------------------------------------- one batch
+
+    async def _batch(self, projection: Followed, program_id: str) -> bool | None:
+        """Folds one batch; whether there was anything to fold. None: somebody else follows this program. Raises Poisoned, psycopg.Error."""
+        limit = self._limits.get((projection.name, program_id), BATCH)
+        async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
+            position = await self._take(connection, projection.name, program_id)
+            if position is None:
+                return None
+            entries = await eventlog.read_batch(connection, program_id, position, limit, BATCH_BYTES)
+            if not entries:
+                return False
+            try:
+                await projection.fold(connection, program_id, entries)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                raise Poisoned(entries, error) from error
+            except (*DATABASE_LOST, psycopg.Error, MemoryError):
+                raise
+            except Exception as error:
+                raise Poisoned(entries, error) from error
+            await self._advance(connection, projection.name, program_id, entries[-1].position)
+        return True
+
+    async def _quarantine(self, lag: Lag, entry: Stored, error: Exception) -> None:
+        """Goes past an entry, if the projection still stands before it."""
+        async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
+            position = await self._take(connection, lag.projection, lag.program_id)
+            if position != entry.position - 1:
+                return
+            await connection.execute(
+                "insert into fenrun.quarantined (program_id, projection, position, error) values (%s, %s, %s, %s)"
+                " on conflict (program_id, projection, position) do update set error = excluded.error, quarantined_at = now()",
+                [lag.program_id, lag.projection, entry.position, describe(error)],
+            )
+            await self._advance(connection, lag.projection, lag.program_id, entry.position)
+        log.error(
+            "follower.quarantined",
+            projection=lag.projection,
+            program_id=lag.program_id,
+            position=entry.position,
+            type=entry.type,
+            error=describe(error),
+        )
+
+    async def _take(self, connection: Connection, projection: str, program_id: str) -> int | None:
+        """Locks the tracking row and gives its position; None while somebody else holds the lease or the row. Never waits for them."""
+        # What a batch reads, it reads by key. A plan that was made while a table was small must not walk it when it has grown.
+        await connection.execute(
+            "select set_config('statement_timeout', %s, true), set_config('enable_seqscan', 'off', true)", [f"{BATCH_TIMEOUT_S - 5}s"]
+        )
+        find: Any = (
+            "select position from fenrun.followed where program_id = %s and projection = %s"
+            " and (holder = %s or held_until < clock_timestamp()) for update skip locked"
+        )
+        parameters = [program_id, projection, self._holder]
+        row = await (await connection.execute(find, parameters)).fetchone()
+        if row is None:
+            made = await connection.execute(
+                "insert into fenrun.followed values (%s, %s, 0, %s, '-infinity') on conflict do nothing", [program_id, projection, ""]
+            )
+            row = await (await connection.execute(find, parameters)).fetchone() if made.rowcount else None
+        return int(row[0]) if row else None
+
+    async def _advance(self, connection: Connection, projection: str, program_id: str, position: int) -> None:
+        await connection.execute(
+            "update fenrun.followed set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s)"
+            " where program_id = %s and projection = %s",
+            [position, self._holder, self._lease_s, program_id, projection],
+        )

@@ -1,0 +1,203 @@
+"""The figures and how each entry of the log changes them.
+
+- A member's invites are those locked to them now, by the month of the lock; a correction moves the invite with its month. An invite has
+  paid while an order of theirs has anything left that is not refunded.
+- Volume is the base of orders less what was refunded of it, in the month (UTC) the order was paid, whenever the refund came. Direct and
+  team volume are that of the people below the member when the order was recorded.
+- Income is what a member is entitled to, by the rule of the plan version that the order was frozen with, less what refunds took back, in
+  the month of the order; of a period in the month it begins.
+
+Used twice: live on what a batch touches, and for verifying and rebuilding on the whole log. `fold` changes nothing when it raises.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple, assert_never
+
+from services.kernel.decider import Entry
+from services.kernel.times import EPOCH
+from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
+from services.statistics.domain.places import Placement, climb, referrer_at
+
+# The month of the rows that add up all months.
+IN_ALL = ""
+
+
+class Member(NamedTuple):
+    """`locked_month` is that of the last lock; orders count while anything of their base remains."""
+
+    locked: bool = False
+    referrer_id: str = ""
+    locked_month: str = ""
+    standing_orders: int = 0
+
+
+class Source(NamedTuple):
+    """An order, task or period as it stands."""
+
+    position: int
+    buyer_id: str
+    month: str
+    remaining_minor: int
+    plan_position: int
+    payees: tuple[str, ...]
+
+
+class Volume(NamedTuple):
+    """Minor units."""
+
+    own: int = 0
+    direct: int = 0
+    team: int = 0
+
+
+class Earning(NamedTuple):
+    """What income is kept by."""
+
+    member_id: str
+    asset: str
+    rule_id: str
+    month: str
+
+
+@dataclass(slots=True)
+class Figures:
+    """The first four are state: live, as much of it as the batch looks at. The others are what has changed since it was loaded."""
+
+    members: dict[str, Member] = field(default_factory=dict)
+    histories: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    plans: dict[int, tuple[Rule, ...]] = field(default_factory=dict)
+
+    members_changed: set[str] = field(default_factory=set)
+    sources_changed: set[str] = field(default_factory=set)
+    # (member, position, referrer): bindings that moved.
+    moves: list[tuple[str, int, str]] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
+    earnings: dict[Earning, int] = field(default_factory=dict)
+
+    def volumes(self) -> dict[tuple[str, str], Volume]:
+        """{(member, month): change}, with IN_ALL for all months together. Raises ValueError where the bindings form a circle."""
+        own: dict[tuple[str, str], int] = {}
+        direct: dict[tuple[str, str], int] = {}
+        placements = []
+        for placement in self.placements:
+            member_id, position, month, amount = placement
+            referrer_id, _, _ = referrer_at(self.histories.get(member_id, ()), position)
+            for each in (month, IN_ALL):
+                own[member_id, each] = own.get((member_id, each), 0) + amount
+                if referrer_id:
+                    direct[referrer_id, each] = direct.get((referrer_id, each), 0) + amount
+            placements += [placement, placement._replace(month=IN_ALL)]
+        team = climb(self.histories, placements)
+        return {key: Volume(own.get(key, 0), direct.get(key, 0), team.get(key, 0)) for key in own.keys() | team.keys()}
+
+    def income(self) -> dict[Earning, int]:
+        """{earning: change}, with IN_ALL for all months together."""
+        found = dict(self.earnings)
+        for earning, amount in self.earnings.items():
+            in_all = earning._replace(month=IN_ALL)
+            found[in_all] = found.get(in_all, 0) + amount
+        return found
+
+
+def month_of(us: int) -> str:
+    """The calendar month of a time, in UTC: 2026-03."""
+    moment = EPOCH + timedelta(microseconds=us)
+    return f"{moment.year:04}-{moment.month:02}"
+
+
+def fold(figures: Figures, entry: Entry) -> None:
+    """Takes in one entry of the log.
+
+    Raises LookupError for what an entry refers to and the figures do not have (a source, a plan, a rule, a payee), and ValueError where
+    more is taken back than was there: the log holds something else than it should, or an entry was left out before.
+    """
+    fact: Fact | None = entry.fact
+    position = entry.position
+    match fact:
+        case None:
+            return
+        case PlanPublished():
+            figures.plans[position] = fact.rules
+        case Enrolled():
+            _change(figures, fact.member_id)
+        case Locked():
+            _lock(figures, fact, position, month_of(entry.occurred_us))
+        case Corrected():
+            _change(figures, fact.member_id, locked=True, referrer_id=fact.referrer_id)
+            _move(figures, fact.member_id, position, fact.referrer_id)
+        case Paid():
+            month = month_of(entry.occurred_us if fact.at_us is None else fact.at_us)
+            source = Source(position, fact.buyer_id, month, fact.base_minor, fact.plan_position, fact.payees)
+            earned = _earned(figures, source, fact.shares)
+            if fact.lock is not None:
+                _lock(figures, fact.lock, position, month)
+            _remain(figures, fact.source, source)
+            if fact.buyer_id:
+                _volume(figures, source, fact.base_minor, standing=1 if fact.base_minor else 0)
+            _earn(figures, earned)
+        case Changed():
+            before = figures.sources.get(fact.source)
+            if before is None:
+                raise LookupError(f"{fact.source} is not known")
+            taken = before.remaining_minor if fact.base_minor is None else fact.base_minor
+            after = before._replace(remaining_minor=before.remaining_minor - taken)
+            if after.remaining_minor < 0:
+                raise ValueError(f"{fact.source} has {before.remaining_minor} left, and {taken} is taken back")
+            earned = _earned(figures, before, fact.shares)
+            _remain(figures, fact.source, after)
+            if before.buyer_id:
+                _volume(figures, before, -taken, standing=-1 if before.remaining_minor and not after.remaining_minor else 0)
+            if fact.released_member_id:
+                _change(figures, fact.released_member_id, locked=False, referrer_id="", locked_month="")
+                _move(figures, fact.released_member_id, position, "")
+            _earn(figures, earned)
+        case _:
+            assert_never(fact)
+
+
+def _change(figures: Figures, member_id: str, **changes: object) -> None:
+    member = figures.members.get(member_id, Member())
+    figures.members[member_id] = member._replace(**changes)  # type: ignore[arg-type]  # the names are Member's fields, all call sites here
+    figures.members_changed.add(member_id)
+
+
+def _lock(figures: Figures, lock: Locked, position: int, month: str) -> None:
+    _change(figures, lock.member_id, locked=True, referrer_id=lock.referrer_id, locked_month=month)
+    _move(figures, lock.member_id, position, lock.referrer_id)
+
+
+def _move(figures: Figures, member_id: str, position: int, referrer_id: str) -> None:
+    history = figures.histories.setdefault(member_id, [])
+    if referrer_id != (history[-1][1] if history else ""):
+        history.append((position, referrer_id))
+        figures.moves.append((member_id, position, referrer_id))
+
+
+def _remain(figures: Figures, name: str, source: Source) -> None:
+    figures.sources[name] = source
+    figures.sources_changed.add(name)
+
+
+def _volume(figures: Figures, order: Source, amount_minor: int, standing: int) -> None:
+    member = figures.members.get(order.buyer_id, Member())
+    _change(figures, order.buyer_id, standing_orders=member.standing_orders + standing)
+    figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
+
+
+def _earned(figures: Figures, source: Source, shares: Sequence[Share]) -> list[tuple[Earning, int]]:
+    """What shares give whom; breakage and nothing left out."""
+    earned = []
+    rules = figures.plans[source.plan_position] if shares else ()
+    for rule_index, payee, amount in shares:
+        if payee and amount:
+            rule = rules[rule_index]
+            earned.append((Earning(source.payees[payee - 1], rule.asset, rule.id, source.month), amount))
+    return earned
+
+
+def _earn(figures: Figures, earned: Sequence[tuple[Earning, int]]) -> None:
+    for earning, amount in earned:
+        figures.earnings[earning] = figures.earnings.get(earning, 0) + amount

@@ -1,0 +1,210 @@
+"""Statistics as a followed projection: the figures a batch touches, read, folded and written (live); and the whole log in memory.
+
+Why team volume is kept and not computed when it is asked for. Asked for, one member's is a walk over their downline, but a leaderboard
+needs everybody's: at 100,000 members about a second of processor time for every position it is asked at, in the process that also takes
+orders. Kept, a board is one scan of a month's rows. The price is paid per batch and not per order: the path above all buyers of a batch is
+read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once a month touched. A tree of usual
+depth costs a few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 500, so a
+follower that falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the
+measurements.
+
+Invites and cohorts are counted when they are asked for: they need no tree.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.kernel.decider import Entry
+from services.runtime import eventlog
+from services.runtime.eventlog import Connection, array
+from services.runtime.projecting import Folding, FollowedView, Row
+from services.runtime.stored import Stored
+from services.statistics import codec
+from services.statistics.domain.facts import Changed, Corrected, Enrolled, Locked, Paid, Rule
+from services.statistics.domain.figures import Figures, Member, Source, fold
+
+SQL = Path(__file__).resolve().parent / "sql"
+NAME = "statistics"
+MEMBERS = FollowedView("statistics.members", ("member_id", "locked", "referrer_id", "locked_month", "standing_orders"), 1)
+BINDINGS = FollowedView("statistics.bindings", ("member_id", "position", "referrer_id"), 2)
+SOURCES = FollowedView("statistics.sources", ("source", "position", "buyer_id", "month", "remaining_minor"), 1)
+VOLUMES = FollowedView("statistics.volumes", ("month", "member_id", "own_minor", "direct_minor", "team_minor"), 2)
+INCOME = FollowedView("statistics.income", ("asset", "month", "rule_id", "member_id", "amount"), 4)
+VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, INCOME)
+# Plan versions kept parsed; beyond it the oldest go.
+PLANS_KEPT = 10_000
+
+
+class Statistics:
+    """Implements `runtime.following.Followed`."""
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, int], tuple[Rule, ...]] = {}
+
+    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
+        read = [entry for entry in map(codec.read, entries) if entry.fact is not None]
+        if not read:
+            return
+        figures = await self._load(connection, program_id, read)
+        for entry in read:
+            fold(figures, entry)
+        await _write(connection, program_id, figures)
+
+    async def _load(self, connection: Connection, program_id: str, entries: Sequence[Entry]) -> Figures:
+        """As much of the figures as these entries look at."""
+        figures = Figures()
+        members: set[str] = set()
+        # Whose bindings, and those of everybody above, are needed.
+        people: set[str] = set()
+        plans: set[int] = set()
+        sources: set[str] = set()
+        for entry in entries:
+            match entry.fact:
+                case Enrolled():
+                    members.add(entry.fact.member_id)
+                case Locked() | Corrected():
+                    members.add(entry.fact.member_id)
+                    people |= {entry.fact.member_id, entry.fact.referrer_id}
+                case Paid():
+                    plans.add(entry.fact.plan_position)
+                    if entry.fact.buyer_id:
+                        members.add(entry.fact.buyer_id)
+                        people.add(entry.fact.buyer_id)
+                    if entry.fact.lock:
+                        members.add(entry.fact.lock.member_id)
+                        people |= {entry.fact.lock.member_id, entry.fact.lock.referrer_id}
+                case Changed():
+                    sources.add(entry.fact.source)
+                    if entry.fact.released_member_id:
+                        members.add(entry.fact.released_member_id)
+                        people.add(entry.fact.released_member_id)
+        if sources:
+            figures.sources = await _sources(connection, program_id, sources)
+            plans |= {source.plan_position for source in figures.sources.values()}
+            members |= {source.buyer_id for source in figures.sources.values()}
+            people |= {source.buyer_id for source in figures.sources.values()}
+        if members:
+            cursor = await connection.execute(
+                "select member_id, locked, referrer_id, locked_month, standing_orders from statistics.members"
+                " where program_id = %s and member_id = any(%s::text[])",
+                [program_id, array(members)],
+            )
+            figures.members = {row[0]: Member(*row[1:]) for row in await cursor.fetchall()}
+        if people - {""}:
+            figures.histories = await _histories(connection, program_id, people - {""})
+        figures.plans = await self._rules(connection, program_id, plans)
+        return figures
+
+    async def _rules(self, connection: Connection, program_id: str, positions: set[int]) -> dict[int, tuple[Rule, ...]]:
+        missing = [position for position in positions if (program_id, position) not in self._plans]
+        if missing:
+            for stored in await eventlog.at(connection, program_id, missing):
+                self._plans[program_id, stored.position] = codec.read(stored).fact.rules
+        found = {position: rules for position in positions if (rules := self._plans.get((program_id, position)))}
+        while len(self._plans) > PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        return found
+
+
+async def _sources(connection: Connection, program_id: str, names: set[str]) -> dict[str, Source]:
+    """Sources as they stand. Whom they pay, and by which plan, is in their entries."""
+    cursor = await connection.execute(
+        "select source, position, buyer_id, month, remaining_minor from statistics.sources"
+        " where program_id = %s and source = any(%s::text[])",
+        [program_id, array(names)],
+    )
+    rows = await cursor.fetchall()
+    paid = {stored.position: codec.read(stored).fact for stored in await eventlog.at(connection, program_id, [row[1] for row in rows])}
+    return {
+        name: Source(position, buyer_id, month, remaining, paid[position].plan_position, paid[position].payees)
+        for name, position, buyer_id, month, remaining in rows
+    }
+
+
+async def _histories(connection: Connection, program_id: str, people: set[str]) -> dict[str, list[tuple[int, str]]]:
+    """The bindings of these people, and of everybody who was ever above them."""
+    # OFFSET 0 keeps each step a look-up by key. Of a plain join the planner may think, while it knows little of a table that has just
+    # grown, that reading the whole of it for every level is cheaper.
+    cursor = await connection.execute(
+        "with recursive up(member_id) as ("
+        ' select member_id collate "C" from unnest(%s::text[]) as named(member_id)'
+        " union select b.referrer_id from up cross join lateral (select referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = up.member_id and referrer_id <> '' offset 0) b)"
+        " select up.member_id, b.position, b.referrer_id from up cross join lateral (select position, referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = up.member_id offset 0) b order by b.position",
+        [array(people), program_id, program_id],
+    )
+    histories: dict[str, list[tuple[int, str]]] = {}
+    for member_id, position, referrer_id in await cursor.fetchall():
+        histories.setdefault(member_id, []).append((position, referrer_id))
+    return histories
+
+
+async def _write(connection: Connection, program_id: str, figures: Figures) -> None:
+    if figures.members_changed:
+        names = sorted(figures.members_changed)
+        await _upsert(
+            connection,
+            "insert into statistics.members select %s, * from unnest(%s::text[], %s::boolean[], %s::text[], %s::text[], %s::bigint[])"
+            " on conflict (program_id, member_id) do update set locked = excluded.locked, referrer_id = excluded.referrer_id,"
+            " locked_month = excluded.locked_month, standing_orders = excluded.standing_orders",
+            program_id,
+            [(name, *figures.members[name]) for name in names],
+        )
+    if figures.moves:
+        insert = "insert into statistics.bindings select %s, * from unnest(%s::text[], %s::bigint[], %s::text[])"
+        await _upsert(connection, insert, program_id, figures.moves)
+    if figures.sources_changed:
+        await _upsert(
+            connection,
+            "insert into statistics.sources select %s, * from unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[])"
+            " on conflict (program_id, source) do update set remaining_minor = excluded.remaining_minor",
+            program_id,
+            [(name, *figures.sources[name][:4]) for name in sorted(figures.sources_changed)],
+        )
+    # Rows in order, so that new ones lie together.
+    volumes = sorted((month, member_id, *volume) for (member_id, month), volume in figures.volumes().items())
+    if volumes:
+        await _upsert(
+            connection,
+            "insert into statistics.volumes as v select %s, * from unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " on conflict (program_id, month, member_id) do update set own_minor = v.own_minor + excluded.own_minor,"
+            " direct_minor = v.direct_minor + excluded.direct_minor, team_minor = v.team_minor + excluded.team_minor",
+            program_id,
+            volumes,
+        )
+    income = sorted((one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items())
+    if income:
+        await _upsert(
+            connection,
+            "insert into statistics.income as i select %s, * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[])"
+            " on conflict (program_id, asset, month, rule_id, member_id) do update set amount = i.amount + excluded.amount",
+            program_id,
+            income,
+        )
+
+
+async def _upsert(connection: Connection, statement: str, program_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    await connection.execute(statement.encode(), [program_id, *(array(column) for column in zip(*rows, strict=True))])
+
+
+def folding() -> Folding:
+    """The same figures, folded in memory from the whole log in one go. Holds every order's buyer, place and payees while it lasts."""
+    figures = Figures()
+
+    def add(entry: Entry) -> None:
+        fold(figures, entry)
+
+    def rows() -> dict[str, dict[Row, Row]]:
+        return {
+            MEMBERS.name: {(member_id,): tuple(member) for member_id, member in figures.members.items()},
+            BINDINGS.name: {(member_id, position): (referrer_id,) for member_id, position, referrer_id in figures.moves},
+            SOURCES.name: {(name,): tuple(source[:4]) for name, source in figures.sources.items()},
+            VOLUMES.name: {(month, member_id): tuple(volume) for (member_id, month), volume in figures.volumes().items()},
+            INCOME.name: {(one.asset, one.month, one.rule_id, one.member_id): (amount,) for one, amount in figures.income().items()},
+        }
+
+    return Folding(VIEWS, add, rows)
