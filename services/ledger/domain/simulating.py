@@ -17,11 +17,11 @@ Of everything else only the *difference* counts, on the simulated side: what a p
 
 Memory: members, counters and periods, and of orders only those that a later entry comes back to (`returning`). That is safe because a log
 never tells a fact twice: an order that no refund and no group comes back to is not looked at again. Measured on 20,000 orders of two lines
-by 2,000 members, each order completed, every tenth refunded (44,002 entries; one of two shared cores):
+by 2,000 members, each order completed, every tenth refunded (44,002 entries; entries per second of processor time, reading included):
 
-| plan                                                           | entries/s | memory | with every order kept |
-| two generations                                                |    14,700 |  7 MiB |                60 MiB |
-| caps by period, differential, counted, promotions over 30 days |     4,900 | 22 MiB |                89 MiB |
+| plan                                                           |       entries/s | memory | with every order kept |
+| two generations                                                | 13,200 – 15,300 |  7 MiB |                60 MiB |
+| caps by period, differential, counted, promotions over 30 days |   4,200 – 5,000 | 22 MiB |                89 MiB |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
