@@ -1,0 +1,190 @@
+"""Roles, seats for a time, and tiers that orders give and take: deciders first, then the same through gRPC and PostgreSQL."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from fenrun.log.v1 import log_pb2
+from fenrun.referral.v1 import referral_pb2 as rp
+
+from services.kernel.decider import Repeated
+from services.referral.domain import facts as f
+from services.referral.domain.decide import EndRole, GrantRole, UpgradeMember, decide
+from tests.given import Client, day, line, reason
+from tests.referral.test_decide import Story, enroll, upgrade
+
+SEATED = f.PlanPublished(("member", "manager"), False, 0, None, {"manager": 1})
+GRANTED = f.Evidence(f.EvidenceKind.SEAT_GRANTED, "", "")
+
+
+def grant(grant_id: str, member: str, from_us: int = 10, until_us: int | None = None) -> GrantRole:
+    return GrantRole(f.RoleGranted(grant_id, member, "region", "sh", 1, from_us, until_us), 5)
+
+
+def end(grant_id: str, ended_us: int = 20) -> EndRole:
+    return EndRole(f.RoleEnded(grant_id, "", ended_us, "moved"), ended_us)
+
+
+def seat(upgrade_id: str, member: str, until_us: int | None, at_us: int = 3, evidence: f.Evidence = GRANTED) -> UpgradeMember:
+    return UpgradeMember(f.MemberUpgraded(upgrade_id, member, "manager", evidence, until_us), at_us)
+
+
+def promoted(member: str, tier: str, kind: f.TierChangeKind = f.TierChangeKind.PROMOTED) -> f.OrderMeant:
+    return f.OrderMeant((f.TierChanged(member, kind, tier),))
+
+
+# ---------------------------------------------------------------- deciders
+
+
+def test_a_role_is_granted_once_and_ended_once_and_ends_with_the_earlier_of_its_ends() -> None:
+    story = Story().given(enroll("A"), grant("g", "A", until_us=50), end("g", 20))
+    assert story.roster.roles["g"].until_us == 20
+    assert isinstance(decide(story.roster, grant("g", "A", until_us=50)), Repeated)
+    assert isinstance(decide(story.roster, end("g", 20)), Repeated)
+    assert story.refused(grant("g", "A")) == "ID_REUSED"
+    assert story.refused(end("g", 21)) == "ID_REUSED"
+    assert Story().given(enroll("A"), grant("g", "A", until_us=15), end("g", 20)).roster.roles["g"].until_us == 15
+
+
+def test_a_role_needs_somebody_who_holds_it_for_some_time() -> None:
+    story = Story().given(enroll("A"))
+    assert story.refused(grant("g", "nobody")) == "MEMBER_UNKNOWN"
+    assert story.refused(grant("g", "A", from_us=10, until_us=10)) == "MALFORMED"
+    assert story.refused(end("g")) == "ROLE_GRANT_UNKNOWN"
+    assert story.given(grant("g", "A", from_us=10)).refused(end("g", 9)) == "DATED_TOO_EARLY"
+
+
+def test_of_the_last_seat_the_second_is_refused_until_the_first_has_ended_or_its_holder_moved_on() -> None:
+    story = Story(SEATED).given(enroll("A"), enroll("B"), seat("s1", "A", until_us=10))
+    assert story.refused(seat("s2", "B", None, at_us=9)) == "SEATS_TAKEN"
+    assert story.when(seat("s2", "B", None, at_us=10)).fact.tier == "manager"
+    # Who holds the seat may be granted it again, and what is earned takes no seat.
+    assert story.when(seat("s3", "A", until_us=20, at_us=4)).fact.expires_us == 20
+    imported = f.Evidence(f.EvidenceKind.IMPORT, "", "")
+    assert story.when(seat("s4", "B", None, evidence=imported)).fact.tier == "manager"
+    story.given(upgrade("u", "A", "member", imported))
+    assert story.when(seat("s2", "B", None, at_us=9)).fact.tier == "manager"
+
+
+@pytest.mark.parametrize(("until_us", "evidence"), [(3, GRANTED), (2, GRANTED), (9, f.Evidence(f.EvidenceKind.VOLUME, "", ""))])
+def test_only_a_granted_seat_ends_and_only_after_it_began(until_us: int, evidence: f.Evidence) -> None:
+    assert Story().given(enroll("A")).refused(seat("s", "A", until_us, at_us=3, evidence=evidence)) == "MALFORMED"
+
+
+def test_after_a_seat_the_tier_before_it_counts() -> None:
+    story = Story().given(enroll("A"), upgrade("u1", "A", "member"), seat("s", "A", until_us=10))
+    assert [story.roster.tier_at("A", at) for at in (9, 10)] == ["manager", "member"]
+    later = UpgradeMember(f.MemberUpgraded("u2", "A", "manager", GRANTED), 11)
+    assert story.when(later).decision.previous_tier == "member"
+
+
+def test_what_an_order_does_to_tiers_is_taken_in() -> None:
+    story = Story().given(enroll("A"), seat("s", "A", until_us=10))
+    story.tell("order/O1", promoted("A", "manager"))
+    assert (story.member("A").tier_position, story.roster.seats) == (4, {})
+    story.tell("order/O1", promoted("A", "manager", f.TierChangeKind.FROZEN))
+    assert story.roster.tier_at("A", 1) == "" and story.member("A").tier == "manager"
+    story.given(upgrade("u", "A", "member"))
+    assert story.roster.tier_at("A", 1) == "member" and story.roster.frozen == {}
+    story.tell("order/O2", f.OrderMeant((f.TierChanged("A", f.TierChangeKind.DEMOTED, "", 0), f.BindingReleased("O2", "A"))))
+    assert story.member("A").tier == "" and not story.member("A").locked
+
+
+# ---------------------------------------------------------------- through the API
+
+PLAN = """
+plan: seated
+version: 1
+currency: GBP
+tiers: [member, manager]
+seats: {manager: 1}
+effective: {from: "2000-01-01T00:00:00Z"}
+rules:
+  - {id: own, kind: self, rates: {member: 1%, manager: 10%}}
+promotions:
+  - {tier: member, any: [{metric: own_volume, at_least: 5000}]}
+on_evidence_refunded: freeze
+"""
+
+
+@pytest.fixture
+def shop(client: Client) -> Client:
+    client.publish(PLAN)
+    for member in ("ann", "bob", "cho"):
+        client.enroll(member)
+    return client
+
+
+def member(client: Client, member_id: str) -> Any:
+    return client.referral.GetMember(rp.GetMemberRequest(program_id=client.program_id, member_id=member_id)).member
+
+
+def roles(client: Client, **more: Any) -> list[tuple[str, str, str]]:
+    found, token = [], ""
+    while True:
+        request = rp.ListRolesRequest(program_id=client.program_id, page_size=1, page_token=token, **more)
+        page = client.referral.ListRoles(request)
+        found += [(one.role, one.scope, one.grant_id) for one in page.roles]
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def test_roles_are_listed_by_role_and_place_in_pages_and_as_of_a_time(shop: Client) -> None:
+    for grant_id, who, role, scope in (
+        ("g1", "bob", "store", "b"),
+        ("g2", "ann", "region", "sh"),
+        ("g3", "ann", "store", "a"),
+        ("g4", "cho", "partner", ""),
+    ):
+        shop.role(grant_id, who, role, scope, at=3)
+    again = shop.role("g1", "bob", "store", "b", at=3)
+    assert again.receipt.already_recorded
+    shop.end_role("g2", at=9)
+    assert roles(shop) == [("partner", "", "g4"), ("region", "sh", "g2"), ("store", "a", "g3"), ("store", "b", "g1")]
+    assert roles(shop, member_id="ann") == [("region", "sh", "g2"), ("store", "a", "g3")]
+    assert roles(shop, at=day(9)) == [("partner", "", "g4"), ("store", "a", "g3"), ("store", "b", "g1")]
+    assert roles(shop, at=day(2)) == []
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.end_role("g9")
+    assert reason(caught.value)[1] == "ROLE_GRANT_UNKNOWN"
+    assert shop.differences() == []
+
+
+def test_of_two_who_race_for_the_last_seat_one_gets_it(shop: Client) -> None:
+    def try_for(who: str) -> str:
+        try:
+            shop.seat(f"s-{who}", who, "manager", at=2)
+            return "granted"
+        except grpc.RpcError as error:
+            return reason(error)[1]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(try_for, ("ann", "bob", "cho"))) == ["SEATS_TAKEN", "SEATS_TAKEN", "granted"]
+    assert shop.differences() == []
+
+
+def test_a_seat_that_ended_counts_as_the_tier_before_it_in_orders_and_frees_its_place(shop: Client) -> None:
+    shop.upgrade("u1", "ann", "member")
+    shop.seat("s1", "ann", "manager", at=2, until=10)
+    assert member(shop, "ann").tier_expires_at == day(10)
+    assert [earning.amount.minor_units for earning in shop.order("O1", "ann", line(1, 1000), at=9).earnings] == [100]
+    assert [earning.amount.minor_units for earning in shop.order("O2", "ann", line(1, 1000), at=10).earnings] == [10]
+    shop.seat("s2", "bob", "manager", at=10)
+    assert shop.differences() == []
+
+
+def test_a_promotion_and_its_freezing_are_seen_on_the_member_and_in_their_history(shop: Client) -> None:
+    told = shop.order("O1", "bob", line(1, 5000), at=2)
+    assert [(one.member_id, one.tier) for one in told.tier_changes] == [("bob", "member")]
+    assert (member(shop, "bob").tier, member(shop, "bob").tier_position) == ("member", told.receipt.position)
+    shop.refund("R1", "O1", (1, 1, 5000), at=3)
+    assert member(shop, "bob").tier == "member" and member(shop, "bob").tier_frozen
+    events = shop.referral.ListBindingHistory(rp.ListBindingHistoryRequest(program_id=shop.program_id, member_id="bob")).events
+    assert [event.WhichOneof("event") for event in events] == ["enrolled", "locked_by_order", "tier_changed", "tier_changed"]
+    assert [event.tier_changed.change.kind for event in events[2:]] == [log_pb2.TIER_CHANGE_KIND_PROMOTED, log_pb2.TIER_CHANGE_KIND_FROZEN]
+    assert shop.order("O2", "bob", line(1, 100), at=4).earnings == []
+    shop.upgrade("u9", "bob", "member", at=5)
+    assert not member(shop, "bob").tier_frozen
+    assert shop.differences() == []
