@@ -167,7 +167,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us)
     ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
     if settings.service in ("ledger", "all"):
-        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger), grpc_server)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)
     if settings.service in ("referral", "all"):
         referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer), grpc_server)
     if follows:

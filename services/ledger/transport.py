@@ -1,8 +1,9 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
+import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,15 +25,17 @@ from services.kernel.refusals import (
     TokenInvalid,
 )
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, telling, views
+from services.ledger import codec, explaining, simulating, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.books import fold_period
 from services.ledger.domain.lint import Finding, lint, refusing
 from services.ledger.domain.plan import Plan, PlanVersion, canonical, content_hash, parse
+from services.ledger.domain.simulating import Report
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection, Head
+from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
     Told,
@@ -43,6 +46,7 @@ from services.runtime.serving import (
     page_size,
     receipt,
     status_of,
+    streaming,
     unary,
     validate,
     within,
@@ -94,10 +98,12 @@ def read_document(text: str) -> Any:
 
 
 class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
-    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger) -> None:
+    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger, dsn: str) -> None:
         self._connect = connect
         self._writer = writer
         self._ledger = ledger
+        # One simulation takes a core for itself: two at once, and others wait.
+        self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
 
     # ------------------------------------------------------------ orders
 
@@ -330,6 +336,29 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
             # Errors are not among them: what is published already is answered whatever the linter has learned since.
             findings=[finding_message(finding) for finding in findings if finding.severity == "warning"],
         )
+
+    @streaming
+    async def SimulatePlan(self, request: pb.SimulatePlanRequest, context: Context) -> AsyncIterator[pb.SimulatePlanResponse]:
+        draft = parse(read_document(request.document))
+        from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
+        to_us = moment("to", request.to) if request.HasField("to") else None
+        if from_us is not None and to_us is not None and to_us <= from_us:
+            raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+
+        def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
+            return simulating.simulate(connection, request.program_id, draft, from_us, to_us, progress)
+
+        async with contextlib.aclosing(self._simulations.follow(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Progress):
+                    yield pb.SimulatePlanResponse(progress=pb.SimulationProgress(position=step.position, head_position=step.head_position))
+                    continue
+                for total in step.totals:
+                    yield pb.SimulatePlanResponse(total=pb.SimulationTotal(**total._asdict()))
+                for row in step.by_rule:
+                    yield pb.SimulatePlanResponse(by_rule=pb.SimulationRow(**row._asdict()))
+                for row in step.by_member:
+                    yield pb.SimulatePlanResponse(by_member=pb.SimulationRow(**row._asdict()))
 
     @unary
     async def ValidatePlan(self, request: pb.ValidatePlanRequest, context: Context) -> pb.ValidatePlanResponse:

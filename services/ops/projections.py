@@ -3,26 +3,24 @@
 An inline view is compared at the head. A followed projection is compared at the position it has reached, without the entries in its
 quarantine: its position, its quarantine and its rows change together, so one snapshot holds all three.
 
-Runs in a thread of its own on its own connection: folding is work for the processor, and the server's event loop must go on.
+Runs in a thread of its own on its own connection (`runtime/replaying.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from services.kernel.chain import GENESIS, entry_hash
 from services.kernel.decider import Entry
-from services.kernel.refusals import ProgramUnknown, ProjectionUnknown
+from services.kernel.refusals import ProjectionUnknown
 from services.runtime.eventlog import COLUMNS
 from services.runtime.following import describe
 from services.runtime.projecting import Folding, Row, View
+from services.runtime.replaying import Sync, entries, head_position
 from services.runtime.stored import Stored
 
-Sync = psycopg.Connection[tuple[Any, ...]]
 DIFFERENCES_SHOWN = 10
 QUARANTINED_SHOWN = 100
 # How long a rebuild waits for the batch under way before its last step.
@@ -98,25 +96,6 @@ def check_known(registered: Sequence[Registered], asked: Sequence[str]) -> None:
     for name in asked:
         if name not in known:
             raise ProjectionUnknown(name, known)
-
-
-def head_position(connection: Sync, program_id: str) -> int:
-    """Raises ProgramUnknown."""
-    row = connection.execute("select head_position from fenrun.programs where program_id = %s", [program_id]).fetchone()
-    if row is None:
-        raise ProgramUnknown(program_id)
-    return int(row[0])
-
-
-def entries(connection: Sync, program_id: str, last: int) -> Iterator[Stored]:
-    """Every entry up to `last`, in order, through a server-side cursor so that memory does not grow with the log."""
-    with connection.cursor("replay") as cursor:
-        cursor.itersize = 2000
-        cursor.execute(
-            f"select {COLUMNS} from fenrun.entries where program_id = %s and position <= %s order by position".encode(), [program_id, last]
-        )
-        for row in cursor:
-            yield Stored(*row)
 
 
 class Chain:

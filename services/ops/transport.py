@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
 from fenrun.log.v1 import log_pb2
 from fenrun.ops.v1 import ops_pb2 as pb
 from fenrun.ops.v1 import ops_pb2_grpc
@@ -14,9 +12,10 @@ from fenrun.ops.v1 import ops_pb2_grpc
 from services.kernel.decider import Draft
 from services.kernel.refusals import IdReused, Malformed, Refusal, TokenInvalid, Unavailable
 from services.ops import projections
-from services.ops.projections import Registered, Result, Sync
+from services.ops.projections import Registered, Result
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection
+from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
     Told,
@@ -39,7 +38,6 @@ WATCH_CHUNK = 500
 LARGEST_PAGE_BYTES = 2 * 1024 * 1024
 # Appends of other processes are found by looking; our own wake the watchers at once.
 WATCH_POLL_S = 0.2
-T = TypeVar("T")
 
 
 class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
@@ -54,13 +52,12 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         now_us: Callable[[], int],
     ) -> None:
         self._connect = connect
-        self._dsn = dsn
         self._writer = writer
         self._registered = registered
         self._facts = facts
         self._watchers = watchers
         self._now_us = now_us
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fenrun-projections")
+        self._threads = Threads(dsn, "fenrun-projections")
 
     @unary
     async def CreateProgram(self, request: pb.CreateProgramRequest, context: Context) -> pb.CreateProgramResponse:
@@ -194,7 +191,7 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
     async def ListProjections(self, request: pb.ListProjectionsRequest, context: Context) -> pb.ListProjectionsResponse:
         async with self._connect() as connection:
             await eventlog.head(connection, request.program_id)
-        kept = await self._in_thread(lambda sync: projections.kept(sync, request.program_id, self._registered))
+        kept = await self._threads.run(lambda sync: projections.kept(sync, request.program_id, self._registered))
         return pb.ListProjectionsResponse(
             projections=[
                 pb.Projection(
@@ -214,54 +211,30 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
     async def VerifyProjections(
         self, request: pb.VerifyProjectionsRequest, context: Context
     ) -> AsyncIterator[pb.VerifyProjectionsResponse]:
-        loop = asyncio.get_running_loop()
-        steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
-
-        def work(sync: Sync) -> list[Result]:
-            def progress(position: int, head: int) -> None:
-                loop.call_soon_threadsafe(steps.put_nowait, (position, head))
-
+        def work(sync: Sync, progress: Callable[[int, int], None]) -> list[Result]:
             return projections.verify(sync, request.program_id, self._registered, request.projections, progress)
 
-        task = asyncio.ensure_future(self._in_thread(work))
-        task.add_done_callback(lambda _: steps.put_nowait(None))
-        try:
-            while step := await steps.get():
-                yield pb.VerifyProjectionsResponse(progress=pb.VerificationProgress(position=step[0], head_position=step[1]))
-        finally:
-            # The caller may have left: nobody waits for the rest.
-            task.cancel()
-        for result in await task:
-            yield pb.VerifyProjectionsResponse(
-                result=pb.VerificationResult(
-                    projection=result.projection,
-                    position=result.position,
-                    equal=result.equal,
-                    rows=result.rows,
-                    differences=result.differences,
-                    quarantined_count=result.quarantined_count,
-                )
-            )
+        async with contextlib.aclosing(self._threads.follow(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Progress):
+                    progress = pb.VerificationProgress(position=step.position, head_position=step.head_position)
+                    yield pb.VerifyProjectionsResponse(progress=progress)
+                    continue
+                for result in step:
+                    yield pb.VerifyProjectionsResponse(
+                        result=pb.VerificationResult(
+                            projection=result.projection,
+                            position=result.position,
+                            equal=result.equal,
+                            rows=result.rows,
+                            differences=result.differences,
+                            quarantined_count=result.quarantined_count,
+                        )
+                    )
 
     @unary
     async def RebuildProjection(self, request: pb.RebuildProjectionRequest, context: Context) -> pb.RebuildProjectionResponse:
-        position, rows, replaced = await self._in_thread(
+        position, rows, replaced = await self._threads.run(
             lambda sync: projections.rebuild(sync, request.program_id, self._registered, request.projection)
         )
         return pb.RebuildProjectionResponse(position=position, rows=rows, rows_replaced=replaced)
-
-    async def _in_thread(self, work: Callable[[Sync], T]) -> T:
-        opened: list[Sync] = []
-
-        def run() -> T:
-            with psycopg.connect(self._dsn, autocommit=True) as connection:
-                opened.append(connection)
-                return work(connection)
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
-        except asyncio.CancelledError:
-            # Without its connection the work ends at its next read.
-            for connection in opened:
-                connection.close()
-            raise

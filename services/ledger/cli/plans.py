@@ -12,6 +12,7 @@ import typer
 from services.console import terminal
 from services.console.client import At, Call, DataDir, Failed, Json, Lazy, Target, command, connect, one_sentence, parse_time, timestamp
 from services.console.terminal import when
+from services.ledger.cli import simulating
 from services.runtime.currency import exponent
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ else:
 app = typer.Typer()
 plan_app = typer.Typer(help="Plans: who earns what, in numbered versions that never change.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+simulating.register(plan_app)
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 
