@@ -50,7 +50,7 @@ def servers(database: EmbeddedPostgres) -> Iterator[tuple[Server, Server]]:
     PostgreSQL soon gives up on them, so that the tests need not wait."""
     dsn = make_conninfo(database.dsn, options="-c idle_in_transaction_session_timeout=4s")
     names = [make_conninfo(dsn, application_name=name) for name in ("first", "second")]
-    with serving(*names, retry_for_s="3") as (first, second):
+    with serving(*names, retry_for_s="2") as (first, second):
         yield first, second
 
 
