@@ -36,12 +36,9 @@ async def balance(connection: Connection, program_id: str, member_id: str, curre
     )
     row = await cursor.fetchone()
     answer = balance_message(member_id, currency, Balance(*row[:8]) if row else NOTHING, row[8] if row else 0)
-    cursor = await connection.execute(
-        "select account, balance from ledger.apart where program_id = %s and member_id = %s and asset = %s",
-        [program_id, member_id, currency],
-    )
-    apart: dict[int, int] = dict(await cursor.fetchall())
-    answer.deposit_minor, answer.margin_minor = apart.get(Account.DEPOSIT, 0), apart.get(Account.MARGIN, 0)
+    apart = await _apart(connection, program_id, currency, [member_id])
+    answer.deposit_minor = apart.get((member_id, Account.DEPOSIT), 0)
+    answer.margin_minor = apart.get((member_id, Account.MARGIN), 0)
     return answer
 
 
@@ -70,10 +67,24 @@ async def balances(connection: Connection, program_id: str, currency: str, after
         " order by b.position desc limit 1) b on true order by m.member_id".encode(),
         [program_id, after, limit, program_id, currency],
     )
-    return [
+    found = [
         balance_message(row[0], currency, Balance(*row[1:9]) if row[9] is not None else NOTHING, row[9] or 0)
         for row in await cursor.fetchall()
     ]
+    apart = await _apart(connection, program_id, currency, [one.member_id for one in found])
+    for one in found:
+        one.deposit_minor = apart.get((one.member_id, Account.DEPOSIT), 0)
+        one.margin_minor = apart.get((one.member_id, Account.MARGIN), 0)
+    return found
+
+
+async def _apart(connection: Connection, program_id: str, asset: str, members: Sequence[str]) -> dict[tuple[str, int], int]:
+    """{(member, account): balance now} of deposits and margins."""
+    cursor = await connection.execute(
+        "select member_id, account, balance from ledger.apart where program_id = %s and member_id = any(%s::text[]) and asset = %s",
+        [program_id, eventlog.array(members), asset],
+    )
+    return {(member_id, account): balance for member_id, account, balance in await cursor.fetchall()}
 
 
 async def trial_balance(connection: Connection, program_id: str, currency: str) -> list[pb.AccountBalance]:
