@@ -368,7 +368,8 @@ class Loading:
             f" select {MEMBER_COLUMNS}, 0 as depth from ledger.members where program_id = %s and member_id = any(%s::text[])"
             f" union all select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}, p.depth + 1 from path p"
             f" join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id where p.depth < %s)"
-            f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))}, s.frozen, s.seat_until_us, s.fallback_tier"
+            f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))},"
+            " s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
             f" from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
             [self._program_id, array(members), self._program_id, 2**31 - 1 if depth is None else depth, self._program_id],
         )

@@ -674,7 +674,9 @@ def _read_upgraded(fact: bytes, decision: bytes) -> tuple[f.MemberUpgraded, None
     told, decided = pb.MemberUpgraded.FromString(fact), pb.MemberUpgradedDecision.FromString(decision)
     evidence = told.evidence.order_id if told.evidence.kind == pb.EVIDENCE_KIND_PAID_ORDER else ""
     expires = microseconds(told.expires_at) if told.HasField("expires_at") else None
-    return f.MemberUpgraded(told.member_id, told.tier, _read_lock(decided), decided.previous_tier, evidence, expires), None
+    return f.MemberUpgraded(
+        told.member_id, told.tier, _read_lock(decided), decided.previous_tier, evidence, expires, decided.previous_tier_position
+    ), None
 
 
 def _read_corrected(fact: bytes, _: bytes) -> tuple[f.BindingCorrected, None]:

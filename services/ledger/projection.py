@@ -16,6 +16,7 @@ from services.ledger.domain.books import (
     evidence_of,
     evolve,
     movements,
+    rests_on,
     source_of,
     standing_after_change,
     standing_after_upgrade,
@@ -55,7 +56,7 @@ COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
 # What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
 DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)
 HOLDS = InlineView("ledger.holds", ("hold_id", "member_id", "order_id"), 1)
-STANDINGS = InlineView("ledger.standings", ("member_id", "frozen", "seat_until_us", "fallback_tier"), 1)
+STANDINGS = InlineView("ledger.standings", ("member_id", "frozen", "seat_until_us", "fallback_tier", "fallback_position"), 1)
 ROLES = InlineView("ledger.roles", ("grant_id", "member_id", "role", "scope", "weight", "from_us", "until_us", "position"), 1)
 EVIDENCE = InlineView("ledger.evidence", ("order_id", "member_id", "position", "tier", "previous_tier", "previous_position"), 3)
 COUNTERS = InlineView("ledger.counters", ("counter", "bucket", "member_id", "amount"), 3)
@@ -132,7 +133,7 @@ class LedgerChanges:
                 self._periods.append((fact.period_id, position))
         for change in tier_changes(entry):
             if change.kind is not TierChangeKind.FROZEN:
-                self._member(change.member_id, tier=change.tier, tier_position=change.tier_position or position)
+                self._member(change.member_id, tier=change.tier, tier_position=rests_on(change, position))
             self._standings[change.member_id] = standing_after_change(change)
         for order_id, rests in evidence_of(entry):
             self._evidence.append((order_id, rests.member_id, rests.position, rests.tier, rests.previous_tier, rests.previous_position))
@@ -179,8 +180,8 @@ class LedgerChanges:
         folds = []
         if self._standings:
             rows = [standing or Standing(False, None, "") for standing in self._standings.values()]
-            arguments = (array(self._standings), *_columns(rows, 3))
-            folds.append(Fold("ledger.fold_standings", arguments, ("text", "boolean", "bigint", "text")))
+            arguments = (array(self._standings), *_columns(rows, 4))
+            folds.append(Fold("ledger.fold_standings", arguments, ("text", "boolean", "bigint", "text", "bigint")))
         if self._granted or self._ended:
             grants = [(*_fields(fact), position) for fact, position in self._granted.values()]
             arguments = (*_columns(grants, 8), array(self._ended), array(self._ended.values()))

@@ -138,7 +138,7 @@ class Referral:
     async def _load_seats(self, connection: Connection, program_id: str, roster: Roster) -> None:
         """Seats and frozen tiers of the members at hand, and all seats of the tiers that are asked for."""
         cursor = await connection.execute(
-            "select member_id, tier, until_us, position, previous_tier from referral.seats"
+            "select member_id, tier, until_us, position, previous_tier, previous_tier_position from referral.seats"
             " where program_id = %s and (member_id = any(%s::text[]) or tier = any(%s::text[]))",
             [program_id, array(roster.members), array(roster.seat_tiers or ())],
         )

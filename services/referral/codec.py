@@ -69,7 +69,11 @@ write = Writing(
             "member.upgraded.v1",
             f.MemberUpgraded,
             _upgraded,
-            lambda d: pb.MemberUpgradedDecision(previous_tier=d.previous_tier, binding_locked=lock_message(d.binding_locked)),
+            lambda d: pb.MemberUpgradedDecision(
+                previous_tier=d.previous_tier,
+                binding_locked=lock_message(d.binding_locked),
+                previous_tier_position=d.previous_tier_position,
+            ),
         ),
         Kind(
             "member.binding_corrected.v1",
@@ -107,7 +111,7 @@ def _read_upgraded(fact: bytes, decision: bytes) -> tuple[f.MemberUpgraded, f.Up
     lock = _read_lock(decided.binding_locked) if decided.HasField("binding_locked") else None
     expires = microseconds(told.expires_at) if told.HasField("expires_at") else None
     upgraded = f.MemberUpgraded(told.upgrade_id, told.member_id, told.tier, evidence_of(told.evidence), expires)
-    return upgraded, f.UpgradeDecision(decided.previous_tier, lock)
+    return upgraded, f.UpgradeDecision(decided.previous_tier, lock, decided.previous_tier_position)
 
 
 def _read_corrected(fact: bytes, decision: bytes) -> tuple[f.BindingCorrected, f.CorrectionDecision]:

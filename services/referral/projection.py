@@ -16,7 +16,7 @@ from services.referral.domain.facts import (
     TierChanged,
     TierChangeKind,
 )
-from services.referral.domain.roster import Roster, Seat, evolve, parts, seat_of
+from services.referral.domain.roster import Roster, Seat, evolve, parts, rests_on, seat_of
 from services.runtime.eventlog import Fold, array
 from services.runtime.projecting import Folding, InlineView, Row
 
@@ -27,7 +27,7 @@ MEMBERS = InlineView(
 )
 BINDING_EVENTS = InlineView("referral.binding_events", ("member_id", "position"), 2)
 ROLES = InlineView("referral.roles", ("grant_id", "member_id", "role", "scope", "weight", "from_us", "until_us", "position"), 1)
-SEATS = InlineView("referral.seats", ("member_id", "tier", "until_us", "position", "previous_tier"), 1)
+SEATS = InlineView("referral.seats", ("member_id", "tier", "until_us", "position", "previous_tier", "previous_tier_position"), 1)
 FROZEN_TIERS = InlineView("referral.frozen_tiers", ("member_id", "position"), 1)
 VIEWS = (MEMBERS, BINDING_EVENTS, ROLES, SEATS, FROZEN_TIERS)
 
@@ -82,7 +82,7 @@ class ReferralChanges:
                 case TierChanged(kind=TierChangeKind.FROZEN):
                     self._frozen[part.member_id] = position
                 case TierChanged():
-                    self._tier(part.member_id, part.tier, part.tier_position or position)
+                    self._tier(part.member_id, part.tier, rests_on(part, position))
 
     def _row(self, member_id: str) -> dict[str, Any]:
         return self._members.setdefault(member_id, {})
@@ -112,9 +112,11 @@ class ReferralChanges:
             kinds = ("text", "text", "text", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint")
             folds.append(Fold("referral.fold_roles", (*granted, *ended), kinds))
         if self._seats:
-            seats = [seat or (None,) * 4 for seat in self._seats.values()]
-            columns = [array(seat[column] for seat in seats) for column in range(4)]
-            folds.append(Fold("referral.fold_seats", (array(self._seats), *columns), ("text", "text", "bigint", "bigint", "text")))
+            seats = [seat or (None,) * 5 for seat in self._seats.values()]
+            columns = [array(seat[column] for seat in seats) for column in range(5)]
+            folds.append(
+                Fold("referral.fold_seats", (array(self._seats), *columns), ("text", "text", "bigint", "bigint", "text", "bigint"))
+            )
         if self._frozen:
             folds.append(Fold("referral.fold_frozen_tiers", (array(self._frozen), array(self._frozen.values())), ("text", "bigint")))
         return folds

@@ -74,7 +74,7 @@ def test_only_a_granted_seat_ends_and_only_after_it_began(until_us: int, evidenc
 
 def test_after_a_seat_the_tier_before_it_counts() -> None:
     story = Story().given(enroll("A"), upgrade("u1", "A", "member"), seat("s", "A", until_us=10))
-    assert [story.roster.tier_at("A", at) for at in (9, 10)] == ["manager", "member"]
+    assert [story.roster.tier_at("A", at)[0] for at in (9, 10)] == ["manager", "member"]
     later = UpgradeMember(f.MemberUpgraded("u2", "A", "manager", GRANTED), 11)
     assert story.when(later).decision.previous_tier == "member"
 
@@ -84,9 +84,9 @@ def test_what_an_order_does_to_tiers_is_taken_in() -> None:
     story.tell("order/O1", promoted("A", "manager"))
     assert (story.member("A").tier_position, story.roster.seats) == (4, {})
     story.tell("order/O1", promoted("A", "manager", f.TierChangeKind.FROZEN))
-    assert story.roster.tier_at("A", 1) == "" and story.member("A").tier == "manager"
+    assert story.roster.tier_at("A", 1) == ("", 0) and story.member("A").tier == "manager"
     story.given(upgrade("u", "A", "member"))
-    assert story.roster.tier_at("A", 1) == "member" and story.roster.frozen == {}
+    assert story.roster.tier_at("A", 1)[0] == "member" and story.roster.frozen == {}
     story.tell("order/O2", f.OrderMeant((f.TierChanged("A", f.TierChangeKind.DEMOTED, "", 0), f.BindingReleased("O2", "A"))))
     assert story.member("A").tier == "" and not story.member("A").locked
 

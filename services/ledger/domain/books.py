@@ -78,6 +78,8 @@ class Standing(NamedTuple):
     frozen: bool
     seat_until_us: int | None
     fallback_tier: str
+    # The entry that gave the fallback tier; 0: none.
+    fallback_position: int = 0
 
 
 class Grant(NamedTuple):
@@ -449,16 +451,16 @@ class Books:
             raise NotLoaded("the closed periods")
         return period_id in self.closed_periods
 
-    def tier_at(self, member_id: str, member: Member, at_us: int) -> str:
-        """The tier that counts at a time: none while it is frozen, the one before once a seat has ended."""
+    def tier_at(self, member_id: str, member: Member, at_us: int) -> tuple[str, int]:
+        """The tier that counts at a time, and what gave it: none while it is frozen, the one before once a seat has ended."""
         standing = self.standings.get(member_id)
         if standing is None:
-            return member.tier
+            return member.tier, member.tier_position
         if standing.frozen:
-            return ""
+            return "", 0
         if standing.seat_until_us is not None and at_us >= standing.seat_until_us:
-            return standing.fallback_tier
-        return member.tier
+            return standing.fallback_tier, standing.fallback_position
+        return member.tier, member.tier_position
 
     def stands_above(self, member_id: str, of: str) -> bool:
         """Whether `member_id` is `of` or anywhere above it by the current referrers, locked or not."""
@@ -648,11 +650,16 @@ def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
 
 def standing_after_upgrade(fact: MemberUpgraded) -> Standing | None:
     """None: the tier counts as it stands there."""
-    return None if fact.expires_us is None else Standing(False, fact.expires_us, fact.previous_tier)
+    return None if fact.expires_us is None else Standing(False, fact.expires_us, fact.previous_tier, fact.previous_tier_position)
 
 
 def standing_after_change(change: TierChange) -> Standing | None:
     return Standing(True, None, "") if change.kind is TierChangeKind.FROZEN else None
+
+
+def rests_on(change: TierChange, position: int) -> int:
+    """The entry that a changed tier rests on, where the change stands at a position; 0 for no tier."""
+    return (change.tier_position or position) if change.tier else 0
 
 
 def _stand(books: Books, member_id: str, standing: Standing | None) -> None:
@@ -664,7 +671,7 @@ def _stand(books: Books, member_id: str, standing: Standing | None) -> None:
 
 def _change_tier(books: Books, change: TierChange, position: int) -> None:
     if change.kind is not TierChangeKind.FROZEN:
-        _change(books, change.member_id, tier=change.tier, tier_position=change.tier_position or position)
+        _change(books, change.member_id, tier=change.tier, tier_position=rests_on(change, position))
     _stand(books, change.member_id, standing_after_change(change))
 
 

@@ -87,7 +87,7 @@ def _holders(books: Books, rule: PeriodPool, period: Period) -> dict[str, int]:
     return {
         member_id: 1
         for member_id, member in books.members.items()
-        if member is not None and books.tier_at(member_id, member, period.ends_us - 1) in rule.tiers
+        if member is not None and books.tier_at(member_id, member, period.ends_us - 1)[0] in rule.tiers
     }
 
 
@@ -114,7 +114,7 @@ def _people(
     for member_id in ordered:
         member = books.member(member_id)
         assert member is not None, "only enrolled members count"
-        tier = books.tier_at(member_id, member, period.ends_us - 1)
+        tier, _ = books.tier_at(member_id, member, period.ends_us - 1)
         people.append(PeriodPerson(member_id, tier, numbers[parents[member_id]] if member_id in parents else 0))
     return tuple(people)
 

@@ -492,8 +492,9 @@ class MemberUpgraded:
     previous_tier: str = ""
     # The order that is its evidence; empty: none.
     evidence_order_id: str = ""
-    # A seat for a time ends here.
+    # A seat for a time ends here, and what gave the tier that then counts again.
     expires_us: int | None = None
+    previous_tier_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,8 @@ def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> 
 def _person(books: Books, member_id: str, member: Member, at_us: int) -> Person:
     """A binding to nobody is no binding to anybody: its position is 0."""
     bound = member.locked and member.referrer_id
-    tier = books.tier_at(member_id, member, at_us) if books.standings else member.tier
-    return Person(member_id, tier, member.binding_position if bound else 0, member.tier_position)
+    tier, tier_position = books.tier_at(member_id, member, at_us) if books.standings else (member.tier, member.tier_position)
+    return Person(member_id, tier, member.binding_position if bound else 0, tier_position)
 
 
 def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:

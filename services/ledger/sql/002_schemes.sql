@@ -13,6 +13,8 @@ create table ledger.standings (
   frozen        boolean not null,
   seat_until_us bigint,
   fallback_tier text collate "C" not null,
+  -- The entry that gave it; 0: none.
+  fallback_position bigint not null,
   primary key (program_id, member_id)
 );
 
@@ -94,12 +96,14 @@ $$;
 
 -- The newest standing of each member; one that is no exception is no row.
 create function ledger.fold_standings(
-  p_base bigint, p_program text, p_member text[], p_frozen boolean[], p_seat_until_us bigint[], p_fallback text[]
+  p_base bigint, p_program text, p_member text[], p_frozen boolean[], p_seat_until_us bigint[], p_fallback text[],
+  p_fallback_position bigint[]
 ) returns void language sql as $$
   delete from ledger.standings where program_id = p_program and member_id = any (p_member);
   insert into ledger.standings
-  select p_program, s.member_id, s.frozen, s.seat_until_us, s.fallback
-    from unnest(p_member, p_frozen, p_seat_until_us, p_fallback) as s(member_id, frozen, seat_until_us, fallback)
+  select p_program, s.member_id, s.frozen, s.seat_until_us, s.fallback, s.fallback_position
+    from unnest(p_member, p_frozen, p_seat_until_us, p_fallback, p_fallback_position)
+         as s(member_id, frozen, seat_until_us, fallback, fallback_position)
    where s.frozen or s.seat_until_us is not null;
 $$;
 

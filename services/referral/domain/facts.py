@@ -62,6 +62,8 @@ class MemberUpgraded:
 class UpgradeDecision:
     previous_tier: str
     binding_locked: BindingLock | None
+    # With a seat for a time: what gave the previous tier; 0: none.
+    previous_tier_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Seat(NamedTuple):
     until_us: int | None
     position: int
     previous_tier: str
+    # What gave the previous tier; 0: none, or the seat is for good.
+    previous_tier_position: int
 
 
 class Role(NamedTuple):
@@ -98,13 +100,13 @@ class Roster:
             raise NotLoaded(f"order {order_id}")
         return self.orders.get(order_id, False)
 
-    def tier_at(self, member_id: str, at_us: int) -> str:
-        """The tier that counts at a time: none while it is frozen, the one before once a seat has ended."""
+    def tier_at(self, member_id: str, at_us: int) -> tuple[str, int]:
+        """The tier that counts at a time, and what gave it: none while it is frozen, the one before once a seat has ended."""
         member, seat = self.member(member_id), self.seats.get(member_id)
         if member is None or member_id in self.frozen:
-            return ""
+            return "", 0
         ended = seat is not None and seat.until_us is not None and at_us >= seat.until_us
-        return seat.previous_tier if seat is not None and ended else member.tier
+        return (seat.previous_tier, seat.previous_tier_position) if seat is not None and ended else (member.tier, member.tier_position)
 
     def seats_taken(self, tier: str, at_us: int, besides: str) -> int:
         """How many hold a seat of a tier at a time, one member not counted."""
@@ -181,7 +183,7 @@ def evolve(roster: Roster, entry: Entry) -> None:
             case TierChanged(kind=TierChangeKind.FROZEN):
                 roster.frozen[part.member_id] = position
             case TierChanged():
-                _change(roster, part.member_id, tier=part.tier, tier_position=part.tier_position or position)
+                _change(roster, part.member_id, tier=part.tier, tier_position=rests_on(part, position))
                 roster.frozen.pop(part.member_id, None)
                 roster.seats.pop(part.member_id, None)
     if entry.stream.startswith("order/"):
@@ -195,11 +197,16 @@ def parts(fact: object) -> tuple[OrderLocked | BindingReleased | TierChanged, ..
     return (fact,) if isinstance(fact, OrderLocked | BindingReleased | TierChanged) else ()
 
 
+def rests_on(change: TierChanged, position: int) -> int:
+    """The entry that a changed tier rests on, where the change stands at a position; 0 for no tier."""
+    return (change.tier_position or position) if change.tier else 0
+
+
 def seat_of(fact: MemberUpgraded, decision: UpgradeDecision, position: int) -> Seat | None:
     """The seat that an upgrade grants, if its evidence is one."""
     if fact.evidence.kind is not EvidenceKind.SEAT_GRANTED:
         return None
-    return Seat(fact.tier, fact.expires_us, position, decision.previous_tier)
+    return Seat(fact.tier, fact.expires_us, position, decision.previous_tier, decision.previous_tier_position)
 
 
 def _change(roster: Roster, member_id: str, **changes: object) -> None:

@@ -23,6 +23,7 @@ create table referral.seats (
   until_us      bigint,
   position      bigint not null,
   previous_tier text collate "C" not null,
+  previous_tier_position bigint not null,
   primary key (program_id, member_id)
 );
 create index seats_of_tier on referral.seats (program_id, tier);
@@ -48,12 +49,14 @@ $$;
 
 -- What became of each member's seat; without a tier it is gone.
 create function referral.fold_seats(
-  p_base bigint, p_program text, p_member text[], p_tier text[], p_until_us bigint[], p_position bigint[], p_previous text[]
+  p_base bigint, p_program text, p_member text[], p_tier text[], p_until_us bigint[], p_position bigint[], p_previous text[],
+  p_previous_position bigint[]
 ) returns void language sql as $$
   delete from referral.seats where program_id = p_program and member_id = any (p_member);
   insert into referral.seats
-  select p_program, s.member_id, s.tier, s.until_us, s.position, s.previous
-    from unnest(p_member, p_tier, p_until_us, p_position, p_previous) as s(member_id, tier, until_us, position, previous)
+  select p_program, s.member_id, s.tier, s.until_us, s.position, s.previous, s.previous_position
+    from unnest(p_member, p_tier, p_until_us, p_position, p_previous, p_previous_position)
+         as s(member_id, tier, until_us, position, previous, previous_position)
    where s.tier is not null;
 $$;
 

@@ -581,7 +581,10 @@ class MemberUpgradedDecision(_message.Message):
 
     PREVIOUS_TIER_FIELD_NUMBER: _builtins.int
     BINDING_LOCKED_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TIER_POSITION_FIELD_NUMBER: _builtins.int
     previous_tier: _builtins.str
+    previous_tier_position: _builtins.int
+    """With a seat for a time: the entry that gave the previous tier, which counts again when the seat has ended; 0: none."""
     @_builtins.property
     def binding_locked(self) -> Global___BindingLocked: ...
     def __init__(
@@ -589,10 +592,11 @@ class MemberUpgradedDecision(_message.Message):
         *,
         previous_tier: _builtins.str = ...,
         binding_locked: Global___BindingLocked | None = ...,
+        previous_tier_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "previous_tier", b"previous_tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_locked", b"binding_locked", "previous_tier", b"previous_tier", "previous_tier_position", b"previous_tier_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
