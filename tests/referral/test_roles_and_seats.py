@@ -79,6 +79,22 @@ def test_after_a_seat_the_tier_before_it_counts() -> None:
     assert story.when(later).decision.previous_tier == "member"
 
 
+@pytest.mark.parametrize(("renewed_us", "until_us"), [(5, 20), (5, 8), (12, 20)], ids=["longer", "shorter", "after it ended"])
+def test_a_renewed_seat_leads_back_to_the_tier_before_the_first_one(renewed_us: int, until_us: int) -> None:
+    """Else whoever renews a seat before it ends would keep its tier, and what it earns, for ever."""
+    imported = f.Evidence(f.EvidenceKind.IMPORT, "", "")
+    story = Story().given(enroll("A"), upgrade("u1", "A", "member", imported), seat("s1", "A", until_us=10))
+    story.given(seat("s2", "A", until_us=until_us, at_us=renewed_us))
+    assert [story.roster.tier_at("A", at) for at in (until_us - 1, until_us)] == ["manager", "member"]
+
+
+def test_a_tier_for_good_says_which_seat_it_came_from_and_is_led_back_to() -> None:
+    story = Story().given(enroll("A"), seat("s1", "A", until_us=10))
+    assert story.when(upgrade("u1", "A", "member")).decision.previous_tier == "manager"
+    story.given(upgrade("u1", "A", "member"), seat("s2", "A", until_us=20))
+    assert story.roster.tier_at("A", 20) == "member"
+
+
 def test_what_an_order_does_to_tiers_is_taken_in() -> None:
     story = Story().given(enroll("A"), seat("s", "A", until_us=10))
     story.tell("order/O1", promoted("A", "manager"))
@@ -172,6 +188,15 @@ def test_a_seat_that_ended_counts_as_the_tier_before_it_in_orders_and_frees_its_
     assert [earning.amount.minor_units for earning in shop.order("O1", "ann", line(1, 1000), at=9).earnings] == [100]
     assert [earning.amount.minor_units for earning in shop.order("O2", "ann", line(1, 1000), at=10).earnings] == [10]
     shop.seat("s2", "bob", "manager", at=10)
+    assert shop.differences() == []
+
+
+def test_a_renewed_seat_ends_for_orders_too(shop: Client) -> None:
+    shop.upgrade("u1", "ann", "member")
+    shop.seat("s1", "ann", "manager", at=2, until=10)
+    assert shop.seat("s2", "ann", "manager", at=9, until=20).previous_tier == "member"
+    assert [earning.amount.minor_units for earning in shop.order("O1", "ann", line(1, 1000), at=19).earnings] == [100]
+    assert [earning.amount.minor_units for earning in shop.order("O2", "ann", line(1, 1000), at=20).earnings] == [10]
     assert shop.differences() == []
 
 

@@ -157,7 +157,8 @@ def upgrade(roster: Roster, command: UpgradeMember) -> Answer:
     if seat and quota is not None and roster.seats_taken(fact.tier, command.occurred_us, besides=fact.member_id) >= quota:
         raise SeatsTaken(fact.tier, quota)
     lock = None if member.locked else BindingLock(fact.member_id, member.referrer_id, member.touch_position)
-    decision = UpgradeDecision(roster.tier_at(fact.member_id, command.occurred_us), lock)
+    before = roster.tier_at if fact.expires_us is None else roster.tier_behind
+    decision = UpgradeDecision(before(fact.member_id, command.occurred_us), lock)
     return [Draft(f"member/{fact.member_id}", fact, decision, command.occurred_us, fact_id)]
 
 
