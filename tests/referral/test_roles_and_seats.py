@@ -213,3 +213,28 @@ def test_a_promotion_and_its_freezing_are_seen_on_the_member_and_in_their_histor
     shop.upgrade("u9", "bob", "member", at=5)
     assert not member(shop, "bob").tier_frozen
     assert shop.differences() == []
+
+
+def history(client: Client, member_id: str, page_size: int) -> list[rp.BindingEvent]:
+    found: list[rp.BindingEvent] = []
+    token = ""
+    while True:
+        request = rp.ListBindingHistoryRequest(program_id=client.program_id, member_id=member_id, page_size=page_size, page_token=token)
+        page = client.referral.ListBindingHistory(request)
+        assert len(page.events) <= page_size
+        found += page.events
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def test_a_page_of_history_is_never_longer_than_asked_for_though_an_entry_may_lock_and_promote(shop: Client) -> None:
+    shop.order("O1", "bob", line(1, 5000), at=2)
+    shop.role("g1", "bob", "store", "b", at=3)
+    shop.end_role("g1", at=4)
+    whole = history(shop, "bob", 100)
+    assert [event.WhichOneof("event") for event in whole] == ["enrolled", "locked_by_order", "tier_changed", "role_granted", "role_ended"]
+    assert whole[1].position == whole[2].position
+    assert (whole[3].role_granted.weight, whole[4].role_ended.member_id) == (1, "bob")
+    for page_size in (1, 2, 3, 4, 5):
+        assert history(shop, "bob", page_size) == whole
