@@ -6,11 +6,14 @@ from typing import Any
 import grpc
 import pytest
 from fenrun.log.v1 import log_pb2
+from fenrun.ops.v1 import ops_pb2
 from fenrun.referral.v1 import referral_pb2 as rp
+from google.rpc import error_details_pb2
 
-from services.kernel.decider import Repeated
+from services.kernel.decider import NotLoaded, Repeated
 from services.referral.domain import facts as f
 from services.referral.domain.decide import EndRole, GrantRole, UpgradeMember, decide
+from services.referral.domain.roster import Member, Roster
 from tests.given import Client, day, line, reason
 from tests.referral.test_decide import Story, enroll, upgrade
 
@@ -107,6 +110,31 @@ def test_what_an_order_does_to_tiers_is_taken_in() -> None:
     assert story.member("A").tier == "" and not story.member("A").locked
 
 
+@pytest.mark.parametrize(
+    ("known", "command"),
+    [
+        ({}, grant("g", "A")),
+        ({"facts": {"role/g": None}}, grant("g", "A")),
+        ({}, end("g")),
+        ({"facts": {"upgrade/s": None}, "members": {"A": Member(1)}, "seat_tiers": {"member"}}, seat("s", "A", None)),
+    ],
+    ids=["the grant", "the member", "what is ended", "the seats of the tier"],
+)
+def test_roles_and_seats_that_were_not_loaded_are_never_taken_for_absent(known: dict[str, Any], command: Any) -> None:
+    with pytest.raises(NotLoaded):
+        decide(Roster(complete=False, plans=[SEATED], **known), command)
+
+
+def test_a_role_s_end_is_known_apart_from_its_grant() -> None:
+    """Loaded with the grant alone, whether it has ended already is not known."""
+    story = Story().given(enroll("A"), grant("g", "A"))
+    granted = story.roster.facts["role/g"]
+    with pytest.raises(NotLoaded):
+        decide(Roster(complete=False, facts={"role/g": granted}), end("g"))
+    [draft] = decide(Roster(complete=False, facts={"role/g": granted, "role_end/g": None}), end("g"))  # type: ignore[misc]  # drafts
+    assert draft.fact.member_id == "A"
+
+
 # ---------------------------------------------------------------- through the API
 
 PLAN = """
@@ -179,6 +207,126 @@ def test_of_two_who_race_for_the_last_seat_one_gets_it(shop: Client) -> None:
     with ThreadPoolExecutor(3) as pool:
         assert sorted(pool.map(try_for, ("ann", "bob", "cho"))) == ["SEATS_TAKEN", "SEATS_TAKEN", "granted"]
     assert shop.differences() == []
+
+
+def told_seat(upgrade_id: str, who: str, at: float, until: float | None = None) -> ops_pb2.Fact:
+    request = rp.UpgradeMemberRequest(
+        upgrade_id=upgrade_id,
+        member_id=who,
+        tier="manager",
+        upgraded_at=day(at),
+        evidence=log_pb2.Evidence(kind=log_pb2.EVIDENCE_KIND_SEAT_GRANTED),
+        expires_at=None if until is None else day(until),
+    )
+    return ops_pb2.Fact(upgrade_member=request)
+
+
+def told_role(grant_id: str, who: str, weight: int = 0, until: float | None = None) -> ops_pb2.Fact:
+    request = rp.GrantRoleRequest(
+        grant_id=grant_id,
+        member_id=who,
+        role="guide",
+        weight=weight,
+        effective_from=day(2),
+        effective_until=None if until is None else day(until),
+        granted_at=day(2),
+    )
+    return ops_pb2.Fact(grant_role=request)
+
+
+def in_bulk(client: Client, *facts: ops_pb2.Fact) -> list[str]:
+    """What became of each: recorded, again, or the reason it was refused for."""
+    answers = client.ops.RecordFacts(ops_pb2.RecordFactsRequest(program_id=client.program_id, facts=facts)).results
+    return [_became(answer) for answer in answers]
+
+
+def _became(answer: ops_pb2.FactResult) -> str:
+    kind = answer.WhichOneof("result")
+    if kind == "error":
+        info = error_details_pb2.ErrorInfo()
+        next(detail for detail in answer.error.details if detail.Is(info.DESCRIPTOR)).Unpack(info)
+        return str(info.reason)
+    assert kind is not None
+    return "again" if getattr(answer, kind).receipt.already_recorded else "recorded"
+
+
+def test_seats_in_one_batch_see_those_before_them(shop: Client) -> None:
+    """The batch is loaded as of its earliest grant: a seat that has ended by one of them may still be held at another."""
+    shop.seat("s0", "ann", "manager", at=1, until=5)
+    assert in_bulk(
+        shop,
+        told_seat("s1", "bob", 6, until=8),
+        told_seat("s2", "cho", 4),
+        told_seat("s3", "cho", 7),
+        told_seat("s4", "cho", 8),
+        told_seat("s4", "cho", 8),
+        told_seat("s5", "ann", 9),
+    ) == ["recorded", "SEATS_TAKEN", "SEATS_TAKEN", "recorded", "again", "SEATS_TAKEN"]
+    assert shop.differences() == []
+
+
+def test_a_plan_published_later_counts_the_seats_granted_before_it(client: Client) -> None:
+    client.publish(PLAN.replace("seats: {manager: 1}\n", ""))
+    for who in ("ann", "bob", "cho"):
+        client.enroll(who)
+    client.seat("s1", "ann", "manager", at=2)
+    client.seat("s2", "bob", "manager", at=2, until=9)
+    client.publish(PLAN.replace("version: 1", "version: 2").replace("manager: 1}", "manager: 2}", 1), at=3)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.seat("s3", "cho", "manager", at=8)
+    assert reason(caught.value) == (grpc.StatusCode.FAILED_PRECONDITION, "SEATS_TAKEN", {"tier": "manager", "quota": "2"})
+    client.seat("s3", "cho", "manager", at=9)
+    assert client.differences() == []
+
+
+def test_roles_in_bulk_count_once_and_a_weight_left_out_is_one(shop: Client) -> None:
+    assert in_bulk(
+        shop,
+        told_role("g1", "ann"),
+        told_role("g1", "ann", weight=1),
+        told_role("g1", "ann", weight=2),
+        told_role("g2", "nobody"),
+        told_role("g3", "bob", until=2),
+        told_role("g4", "bob", weight=7, until=3),
+    ) == ["recorded", "again", "ID_REUSED", "MEMBER_UNKNOWN", "MALFORMED", "recorded"]
+    listed = shop.referral.ListRoles(rp.ListRolesRequest(program_id=shop.program_id)).roles
+    assert [(one.grant_id, one.weight, one.HasField("effective_until")) for one in listed] == [("g1", 1, False), ("g4", 7, True)]
+    assert shop.differences() == []
+
+
+def test_a_role_ends_once_and_never_before_it_began(shop: Client) -> None:
+    shop.role("g1", "ann", "guide", at=5)
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.end_role("g1", at=4)
+    assert reason(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "DATED_TOO_EARLY")
+    first, again = shop.end_role("g1", at=9).receipt, shop.end_role("g1", at=9).receipt
+    assert (again.position, again.already_recorded) == (first.position, True)
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.end_role("g1", at=10)
+    assert reason(caught.value)[:2] == (grpc.StatusCode.ALREADY_EXISTS, "ID_REUSED")
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.referral.GrantRole(
+            rp.GrantRoleRequest(
+                program_id=shop.program_id,
+                grant_id="g2",
+                member_id="ann",
+                role="guide",
+                effective_from=day(2),
+                effective_until=day(2),
+                granted_at=day(2),
+            )
+        )
+    assert reason(caught.value) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", {"field": "effective_until"})
+
+
+def test_a_page_of_roles_belongs_to_its_own_list(shop: Client) -> None:
+    shop.role("g1", "ann", "guide")
+    shop.role("g2", "ann", "guide")
+    token = shop.referral.ListRoles(rp.ListRolesRequest(program_id=shop.program_id, page_size=1)).next_page_token
+    for other in ({"member_id": "ann"}, {"at": day(3)}):
+        with pytest.raises(grpc.RpcError) as caught:
+            shop.referral.ListRoles(rp.ListRolesRequest(program_id=shop.program_id, page_token=token, **other))
+        assert reason(caught.value)[1] == "TOKEN_INVALID"
 
 
 def test_a_seat_that_ended_counts_as_the_tier_before_it_in_orders_and_frees_its_place(shop: Client) -> None:
