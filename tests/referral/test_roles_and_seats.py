@@ -386,3 +386,20 @@ def test_a_page_of_history_is_never_longer_than_asked_for_though_an_entry_may_lo
     assert (whole[3].role_granted.weight, whole[4].role_ended.member_id) == (1, "bob")
     for page_size in (1, 2, 3, 4, 5):
         assert history(shop, "bob", page_size) == whole
+
+
+def test_a_group_that_fails_takes_back_the_lock_and_the_tier_its_order_gave(client: Client) -> None:
+    client.publish(PLAN.replace("freeze", "demote") + "binding: {on_full_refund: release}\n")
+    client.enroll("ann")
+    client.enroll("bob", "ann")
+    client.open_group("G1", "bob", at=2)
+    client.order("O1", "bob", line(1, 5000), at=2, group="G1")
+    assert (member(client, "bob").tier, member(client, "bob").locked) == ("member", True)
+    client.fail_group("G1", at=3)
+    assert (member(client, "bob").tier, member(client, "bob").locked, member(client, "bob").referrer_id) == ("", False, "ann")
+    kinds = ["enrolled", "locked_by_order", "tier_changed", "released_by_refund_of_order_id", "tier_changed"]
+    events = history(client, "bob", 1)
+    assert [event.WhichOneof("event") for event in events] == kinds
+    assert (events[3].released_by_refund_of_order_id, events[4].tier_changed.order_id) == ("O1", "O1")
+    assert events[4].tier_changed.change.kind == log_pb2.TIER_CHANGE_KIND_DEMOTED
+    assert client.differences() == []
