@@ -83,6 +83,9 @@ class Referral:
         paths: set[str] = set()
         streams: set[str] = set()
         orders: set[str] = set()
+        # Grants of seats that some plan counts; of all others there may be as many as there are members.
+        seated: list[UpgradeMember] = []
+        limited = {tier for plan in roster.plans for tier in plan.seats}
         ended = [command.fact.grant_id for command in commands if isinstance(command, EndRole)]
         if ended:
             # Whose role it is, the grant tells; where it is granted in this batch, its own command names them.
@@ -105,9 +108,8 @@ class Referral:
                     facts.append(f"upgrade/{command.fact.upgrade_id}")
                     if command.fact.evidence.kind is EvidenceKind.PAID_ORDER and command.fact.evidence.order_id:
                         orders.add(command.fact.evidence.order_id)
-                    if command.fact.evidence.kind is EvidenceKind.SEAT_GRANTED:
-                        assert roster.seat_tiers is not None
-                        roster.seat_tiers.add(command.fact.tier)
+                    if command.fact.evidence.kind is EvidenceKind.SEAT_GRANTED and command.fact.tier in limited:
+                        seated.append(command)
                 case GrantRole():
                     facts.append(f"role/{command.fact.grant_id}")
                 case EndRole():
@@ -122,7 +124,7 @@ class Referral:
         roster.members = dict.fromkeys(members | paths)
         roster.members.update(await self._members(connection, program_id, list(members | paths), whole_paths=bool(paths)))
         if any(isinstance(command, UpgradeMember) for command in commands):
-            await self._load_seats(connection, program_id, roster)
+            await self._load_seats(connection, program_id, roster, seated)
         roster.versions = await eventlog.versions(connection, program_id, [*streams, *(f"order/{order_id}" for order_id in orders)])
         roster.orders = {order_id: f"order/{order_id}" in roster.versions for order_id in orders}
         if facts:
@@ -135,12 +137,14 @@ class Referral:
                 roster.facts[stored.stream] = codec.read(stored)
         return roster
 
-    async def _load_seats(self, connection: Connection, program_id: str, roster: Roster) -> None:
-        """Seats and frozen tiers of the members at hand, and all seats of the tiers that are asked for."""
+    async def _load_seats(self, connection: Connection, program_id: str, roster: Roster, seated: Sequence[UpgradeMember]) -> None:
+        """Seats and frozen tiers of the members at hand, and of the tiers that are asked for all seats that have not ended before."""
+        roster.seat_tiers = {command.fact.tier for command in seated}
+        earliest_us = min((command.occurred_us for command in seated), default=0)
         cursor = await connection.execute(
-            "select member_id, tier, until_us, position, previous_tier, previous_tier_position from referral.seats"
-            " where program_id = %s and (member_id = any(%s::text[]) or tier = any(%s::text[]))",
-            [program_id, array(roster.members), array(roster.seat_tiers or ())],
+            "select member_id, tier, until_us, position, previous_tier, previous_tier_position from referral.seats where program_id = %s"
+            " and (member_id = any(%s::text[]) or (tier = any(%s::text[]) and (until_us is null or until_us > %s)))",
+            [program_id, array(roster.members), array(roster.seat_tiers), earliest_us],
         )
         roster.seats = {row[0]: Seat(*row[1:]) for row in await cursor.fetchall()}
         cursor = await connection.execute(

@@ -280,7 +280,8 @@ def _happened(event: "pb.BindingEvent") -> str:
         case "upgraded":
             fact, decision = event.upgraded.upgrade, event.upgraded.decision
             lock = f", locked to {decision.binding_locked.referrer_id or 'nobody'}" if decision.HasField("binding_locked") else ""
-            because = " ".join(filter(None, (terminal.word(log.EvidenceKind, fact.evidence.kind), fact.evidence.order_id)))
+            until = f"until {when(fact.expires_at)}" if fact.HasField("expires_at") else ""
+            because = " ".join(filter(None, (terminal.word(log.EvidenceKind, fact.evidence.kind), fact.evidence.order_id, until)))
             return f"upgrade {fact.upgrade_id} from {decision.previous_tier or 'no tier'} to {fact.tier} ({because}){lock}"
         case "corrected":
             fixed = event.corrected.correction
@@ -290,6 +291,8 @@ def _happened(event: "pb.BindingEvent") -> str:
             return f"locked to {event.locked_by_order.lock.referrer_id or 'nobody'} by order {event.locked_by_order.order_id}"
         case "tier_changed":
             change = event.tier_changed.change
+            if change.kind == log.TIER_CHANGE_KIND_FROZEN:
+                return f"{change.tier} frozen: nothing remains of order {event.tier_changed.order_id}"
             kind = terminal.word(log.TierChangeKind, change.kind)
             return f"{kind} from {change.previous_tier or 'no tier'} to {change.tier or 'no tier'} with order {event.tier_changed.order_id}"
         case "role_granted":

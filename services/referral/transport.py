@@ -105,16 +105,16 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
 
     @unary
     async def ListBindingHistory(self, request: pb.ListBindingHistoryRequest, context: Context) -> pb.ListBindingHistoryResponse:
-        after, limit = 0, page_size(request.page_size)
+        after, limit = (0, 0), page_size(request.page_size)
         if request.page_token:
-            call, of, last = tokens.parts(request.page_token, "page_token", (str, str, int))
+            call, of, position, number = tokens.parts(request.page_token, "page_token", (str, str, int, int))
             if (call, of) != ("history", request.member_id):
                 raise TokenInvalid("page_token")
-            after = int(last)
+            after = (int(position), int(number))
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
             events, last = await views.history(connection, request.program_id, request.member_id, after, limit)
-        token = tokens.make("history", request.member_id, last) if last else ""
+        token = tokens.make("history", request.member_id, *last) if len(events) == limit else ""
         return pb.ListBindingHistoryResponse(events=events, next_page_token=token)
 
 

@@ -114,21 +114,29 @@ async def roles(
     ]
 
 
-async def history(connection: Connection, program_id: str, member_id: str, after: int, limit: int) -> tuple[list[pb.BindingEvent], int]:
-    """What `limit` entries did to a member's binding, tier or roles, oldest first, after a position, and the last one read (0: no more).
+async def history(
+    connection: Connection, program_id: str, member_id: str, after: tuple[int, int], limit: int
+) -> tuple[list[pb.BindingEvent], tuple[int, int]]:
+    """What touched a member's binding, tier or roles, oldest first, and where the last of it stands: (position, which of that entry's).
 
-    Raises MemberUnknown.
+    `after` is such a place, counted from 1; (0, 0) is the beginning. Raises MemberUnknown.
     """
     cursor = await connection.execute(
-        "select position from referral.binding_events where program_id = %s and member_id = %s and position > %s"
+        # One more than asked for: all of the first entry's may have been given.
+        "select position from referral.binding_events where program_id = %s and member_id = %s and position >= %s"
         " order by position limit %s",
-        [program_id, member_id, after, limit],
+        [program_id, member_id, after[0], limit + 1],
     )
     positions = [position for (position,) in await cursor.fetchall()]
-    if not positions and not after:
+    if not positions and after == (0, 0):
         raise MemberUnknown(member_id)
-    events = [event for stored in await eventlog.at(connection, program_id, positions) for event in _events(stored, member_id)]
-    return events, positions[-1] if len(positions) == limit else 0
+    found = [
+        (event, (stored.position, number))
+        for stored in await eventlog.at(connection, program_id, positions)
+        for number, event in enumerate(_events(stored, member_id), 1)
+        if (stored.position, number) > after
+    ][:limit]
+    return [event for event, _ in found], found[-1][1] if found else after
 
 
 def _events(stored: Stored, member_id: str) -> list[pb.BindingEvent]:

@@ -412,3 +412,15 @@ def test_whom_an_attribution_shuts_out_stays_out_whatever_is_refunded() -> None:
     assert story.money("A") == {"accrued": 1, "reversed": 1} and story.money("B") == {}
     # Without a creator the referrer earns as always.
     assert postings(story.when(sold("O2", "C", 100))) == [("COMMISSION", "", -10), ("PENDING", "B", 10)]
+
+
+def test_a_promotion_over_a_seat_leads_back_to_the_tier_before_the_seat() -> None:
+    """Otherwise a demotion would make a seat for a time one for good."""
+    story = Story(
+        plan(FIRST, promotions=[{"tier": "director", "any": [{"metric": "orders", "at_least": 1}]}], on_evidence_refunded="demote")
+    )
+    story.tell("member/C", f.MemberUpgraded("C", "member", None))
+    story.tell("member/C", f.MemberUpgraded("C", "manager", None, "member", "", 10 * DAY_US, 6))
+    story.given(sold("O1", "C", 1000, day=5), refund("R", (1, 10, 1000), day=20))
+    member = story.books.members["C"]
+    assert member is not None and (member.tier, member.tier_position) == ("member", 6) and story.books.standings == {}

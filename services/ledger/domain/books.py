@@ -462,6 +462,13 @@ class Books:
             return standing.fallback_tier, standing.fallback_position
         return member.tier, member.tier_position
 
+    def tier_behind(self, member_id: str, member: Member, at_us: int) -> tuple[str, int]:
+        """The tier that a lost promotion leads back to, and what gave it: never that of a seat for a time, which would then last."""
+        standing = self.standings.get(member_id)
+        if standing is not None and standing.seat_until_us is not None:
+            return standing.fallback_tier, standing.fallback_position
+        return self.tier_at(member_id, member, at_us)
+
     def stands_above(self, member_id: str, of: str) -> bool:
         """Whether `member_id` is `of` or anywhere above it by the current referrers, locked or not."""
         current = of

@@ -237,7 +237,10 @@ def _promotions(
         person = path[member_id]
         tier = counting.met(plan, member_id, person.tier, order.day, read)
         if tier:
-            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, person.tier, person.tier_position))
+            member = books.member(member_id)
+            assert member is not None, "who stands on the path is a member"
+            behind = books.tier_behind(member_id, member, order.paid_us)
+            changes.append(TierChange(member_id, TierChangeKind.PROMOTED, tier, *behind))
     return changes
 
 

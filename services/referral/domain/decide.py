@@ -157,8 +157,9 @@ def upgrade(roster: Roster, command: UpgradeMember) -> Answer:
     if seat and quota is not None and roster.seats_taken(fact.tier, command.occurred_us, besides=fact.member_id) >= quota:
         raise SeatsTaken(fact.tier, quota)
     lock = None if member.locked else BindingLock(fact.member_id, member.referrer_id, member.touch_position)
-    previous, given = roster.tier_at(fact.member_id, command.occurred_us)
-    decision = UpgradeDecision(previous, lock, given if fact.expires_us is not None else 0)
+    timed = fact.expires_us is not None
+    previous, given = (roster.tier_behind if timed else roster.tier_at)(fact.member_id, command.occurred_us)
+    decision = UpgradeDecision(previous, lock, given if timed else 0)
     return [Draft(f"member/{fact.member_id}", fact, decision, command.occurred_us, fact_id)]
 
 

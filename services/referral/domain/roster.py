@@ -108,6 +108,17 @@ class Roster:
         ended = seat is not None and seat.until_us is not None and at_us >= seat.until_us
         return (seat.previous_tier, seat.previous_tier_position) if seat is not None and ended else (member.tier, member.tier_position)
 
+    def tier_behind(self, member_id: str, at_us: int) -> tuple[str, int]:
+        """The tier that a seat for a time leads back to, and what gave it.
+
+        Never that of another seat for a time, running or not: that one is gone with the new one, and to lead back to it would make it last
+        for ever, as each renewal would.
+        """
+        seat = self.seats.get(member_id)
+        if seat is not None and seat.until_us is not None and member_id not in self.frozen:
+            return seat.previous_tier, seat.previous_tier_position
+        return self.tier_at(member_id, at_us)
+
     def seats_taken(self, tier: str, at_us: int, besides: str) -> int:
         """How many hold a seat of a tier at a time, one member not counted."""
         if self.seat_tiers is not None and tier not in self.seat_tiers:
