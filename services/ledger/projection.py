@@ -143,7 +143,9 @@ class LedgerChanges:
 
     def _lock(self, lock: BindingLock | None, position: int) -> None:
         if lock is not None:
-            self._member(lock.member_id, locked=True, referrer_id=lock.referrer_id, binding_position=position)
+            # The code on an order is a touch of its own.
+            touch = lock.touch_position
+            self._member(lock.member_id, locked=True, referrer_id=lock.referrer_id, touch_position=touch, binding_position=position)
 
     def folds(self) -> list[Fold]:
         folds = []

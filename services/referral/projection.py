@@ -94,7 +94,8 @@ class ReferralChanges:
 
     def _lock(self, lock: BindingLock | None, position: int) -> None:
         if lock is not None:
-            self._row(lock.member_id).update(locked=True, referrer_id=lock.referrer_id, binding_position=position)
+            changed = {"referrer_id": lock.referrer_id, "touch_position": lock.touch_position, "binding_position": position}
+            self._row(lock.member_id).update(locked=True, **changed)
 
     def folds(self) -> list[Fold]:
         folds = []

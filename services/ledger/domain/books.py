@@ -336,7 +336,8 @@ def fold_period(entries: Iterable[Entry]) -> ClosedPeriod | None:
     closed = history[0].decision
     period = ClosedPeriod(history[0], figures_of(closed.volumes), figures_of(closed.holders))
     for entry in history:
-        period.positions.append(entry.position)
+        if isinstance(entry.fact, PeriodClosed | PeriodCorrected):
+            period.positions.append(entry.position)
         for rule_index, payee, amount in getattr(entry.decision, "shares", ()):
             key = (payee, rule_index)
             period.shares[key] = period.shares.get(key, 0) + amount
@@ -724,7 +725,8 @@ def _change(books: Books, member_id: str, **changes: object) -> None:
 
 def _lock(books: Books, lock: BindingLock | None, position: int) -> None:
     if lock is not None:
-        _change(books, lock.member_id, locked=True, referrer_id=lock.referrer_id, binding_position=position)
+        changed = {"referrer_id": lock.referrer_id, "touch_position": lock.touch_position, "binding_position": position}
+        _change(books, lock.member_id, locked=True, **changed)
 
 
 def _due(books: Books, source: str, change: DueChange) -> None:

@@ -85,6 +85,11 @@ class Standing:
                     found.setdefault(index, self.people[index].weight)
         return list(found.items())
 
+    def first_of(self, payee: int) -> int:
+        """The first payee who is the same member: one may stand on the path and hold a role, or hold it twice."""
+        member_id = self.people[payee - 1].member_id
+        return next(number for number, person in enumerate(self.people, 1) if person.member_id == member_id)
+
     def everywhere(self, role: str) -> list[tuple[int, int]]:
         """(index, weight) of those who hold a role everywhere."""
         return [(index, self.people[index].weight) for index in self._held.get((role, ""), ())]
@@ -250,14 +255,14 @@ class Rooms:
         # What was frozen: {(rule, payee): room}.
         self.asked: dict[tuple[int, int], int] = {}
 
-    def cap(self, rule: Paying, shares: list[Share]) -> list[Share]:
-        """The shares as far as their payees have room; the rest is breakage, the last."""
+    def cap(self, rule: Paying, shares: list[Share], standing: Standing) -> list[Share]:
+        """The shares as far as their payees have room; the rest is breakage, the last. Whoever is there twice has one room."""
         capped, cut = [], 0
         for share in shares:
             if share.payee == BREAKAGE:
                 cut += share.amount_minor
                 continue
-            key = (share.rule_index, share.payee)
+            key = (share.rule_index, standing.first_of(share.payee))
             room = self._left.get(key)
             if room is None:
                 room = self._room(rule, key)
@@ -344,7 +349,7 @@ def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Room
         at = At(standing, line, base_minor, count, earned)
         uncapped = found = CLAIMS[type(rule)](at, index, rule, amount)
         if found and (rule.cap_order_minor is not None or rule.cap_period_minor is not None):
-            found = rooms.cap(rule, found)
+            found = rooms.cap(rule, found, standing)
         earned[index] = found
         if looks is not None:
             looks[(line.line_no, index)] = Look(at, amount, uncapped, found)

@@ -446,7 +446,7 @@ def reverse(
             slot = (payee, rule.release if payee else None, rule.asset)
             changes[slot] = changes.get(slot, 0) + amount
     postings, due = _reversal(ahead, order, plan, changes)
-    tier_changes = _evidence_gone(ahead.books, order, plan, before, after)
+    tier_changes = _evidence_gone(ahead.books, order, plan, before, after, occurred_us)
     ahead.counts(counts)
     decision = OrderRefundedDecision(
         decided.engine_version, tuple(lines), due, postings, released_member_id, tuple(counts), tuple(tier_changes)
@@ -508,7 +508,7 @@ def _empties(order: Order, refunded: Mapping[int, tuple[int, int]]) -> bool:
     )
 
 
-def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, after: Remaining) -> list[TierChange]:
+def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, after: Remaining, occurred_us: int) -> list[TierChange]:
     """What the plan says of tiers that rest on an order of which nothing remains."""
     if plan.on_evidence_refunded == "keep" or not _anything(order, before) or _anything(order, after):
         return []
@@ -516,7 +516,11 @@ def _evidence_gone(books: Books, order: Order, plan: Plan, before: Remaining, af
     for evidence in books.tiers_resting_on(order.fact.order_id):
         member = books.member(evidence.member_id)
         standing = books.standings.get(evidence.member_id)
-        if member is None or member.tier_position != evidence.position or (standing is not None and standing.frozen):
+        if member is None or (standing is not None and standing.frozen):
+            continue
+        # Of a seat that has ended the tier before it counts, and rests on what gave that.
+        _, rests_on = books.tier_at(evidence.member_id, member, occurred_us)
+        if rests_on != evidence.position:
             continue
         if plan.on_evidence_refunded == "freeze":
             changes.append(TierChange(evidence.member_id, TierChangeKind.FROZEN, evidence.tier, evidence.tier, evidence.position))

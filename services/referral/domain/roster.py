@@ -228,4 +228,5 @@ def _change(roster: Roster, member_id: str, **changes: object) -> None:
 
 def _lock(roster: Roster, lock: BindingLock | None, position: int) -> None:
     if lock is not None:
-        _change(roster, lock.member_id, locked=True, referrer_id=lock.referrer_id, binding_position=position)
+        changed = {"referrer_id": lock.referrer_id, "touch_position": lock.touch_position, "binding_position": position}
+        _change(roster, lock.member_id, locked=True, **changed)

@@ -1237,7 +1237,7 @@ class OpenBalanceRequest(_message.Message):
     paid_minor: _builtins.int
     """Paid out there, in total."""
     debt_minor: _builtins.int
-    """Owed back there, as a positive figure; then nothing is available."""
+    """Owed back there, as a positive figure; then nothing is available, there or here."""
     source: _builtins.str
     @_builtins.property
     def pending_due_at(self) -> _timestamp_pb2.Timestamp: ...
