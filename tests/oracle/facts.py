@@ -19,6 +19,10 @@ KIND_UNSPECIFIED, KIND_GOODS, KIND_GIFT_PACK, KIND_FEE = 0, 1, 2, 3
 EVIDENCE_PAID_ORDER, EVIDENCE_VOLUME, EVIDENCE_SEAT_GRANTED, EVIDENCE_IMPORT = 1, 2, 3, 4
 # fenrun.log.v1.AdjustmentKind
 ADJUST_CORRECTION, ADJUST_WRITE_OFF = 1, 2
+# fenrun.log.v1.DepositKind
+DEPOSIT_PAID_IN, DEPOSIT_RETURNED, DEPOSIT_FORFEITED = 1, 2, 3
+# fenrun.log.v1.TierChangeKind
+TIER_PROMOTED, TIER_DEMOTED, TIER_FROZEN = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Touch:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """A member is put into a tier."""
+    """A member is put into a tier; expires_at 0 is for good."""
 
     upgrade_id: str
     member_id: str
@@ -67,6 +71,7 @@ class Upgrade:
     evidence_kind: int = EVIDENCE_SEAT_GRANTED
     evidence_order_id: str = ""
     evidence_note: str = ""
+    expires_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,38 @@ class Correct:
 
 
 @dataclass(frozen=True)
+class GrantRole:
+    """A role at a place or (empty scope) everywhere; weight 0 is one share, effective_until 0 an open end."""
+
+    grant_id: str
+    member_id: str
+    role: str
+    scope: str
+    weight: int
+    effective_from: int
+    granted_at: int
+    effective_until: int = 0
+
+
+@dataclass(frozen=True)
+class EndRole:
+    """A role ends before its time."""
+
+    grant_id: str
+    ended_at: int
+    reason: str = "moved away"
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A role named on an order or a line, by a member or by a place."""
+
+    role: str
+    member_id: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of an order."""
 
@@ -92,6 +129,7 @@ class Line:
     sku: str = ""
     category: str = ""
     kind: int = KIND_GOODS
+    attributions: tuple[Attribution, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +141,9 @@ class Order:
     paid_at: int
     currency: str
     lines: tuple[Line, ...]
+    attributions: tuple[Attribution, ...] = ()
+    group_id: str = ""
+    referrer_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +174,101 @@ class Refund:
 
 
 @dataclass(frozen=True)
+class OpenGroup:
+    """A group buy is opened."""
+
+    group_id: str
+    opener_id: str
+    opened_at: int
+
+
+@dataclass(frozen=True)
+class FormGroup:
+    """A group buy is complete."""
+
+    group_id: str
+    formed_at: int
+
+
+@dataclass(frozen=True)
+class FailGroup:
+    """A group buy fell through."""
+
+    group_id: str
+    failed_at: int
+    reason: str = "too few"
+
+
+@dataclass(frozen=True)
+class RecordTask:
+    """A task was done."""
+
+    task_id: str
+    member_id: str
+    task: str
+    done_at: int
+
+
+@dataclass(frozen=True)
+class ClosePeriod:
+    """A period is over and is computed."""
+
+    period_id: str
+    closed_at: int
+
+
+@dataclass(frozen=True)
+class MoveDeposit:
+    """A deposit comes in, goes back or is forfeited."""
+
+    deposit_id: str
+    member_id: str
+    kind: int
+    amount_minor: int
+    currency: str
+    moved_at: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class StockLine:
+    """Goods sold on."""
+
+    sku: str
+    quantity: int
+    unit_cost_minor: int
+    unit_price_minor: int
+
+
+@dataclass(frozen=True)
+class TransferStock:
+    """One agent sells stock on to another."""
+
+    transfer_id: str
+    from_member_id: str
+    to_member_id: str
+    currency: str
+    lines: tuple[StockLine, ...]
+    transferred_at: int
+
+
+@dataclass(frozen=True)
+class OpenBalance:
+    """What a member had in another system; pending_due_at 0 is not given."""
+
+    opening_id: str
+    member_id: str
+    currency: str
+    opened_at: int
+    available_minor: int = 0
+    pending_minor: int = 0
+    pending_due_at: int = 0
+    paid_minor: int = 0
+    debt_minor: int = 0
+    source: str = "the old system"
+
+
+@dataclass(frozen=True)
 class ReleaseDue:
     """Asks to release what is due; not a fact itself, each order it releases is one."""
 
@@ -142,10 +278,10 @@ class ReleaseDue:
 
 @dataclass(frozen=True)
 class Released:
-    """One order released: every (payee, due time) of it that went from pending to available."""
+    """What one source (order/ID, period/ID, task/ID, opening/ID) releases: every (payee, asset, due time) that went to available."""
 
-    order_id: str
-    parts: frozenset[tuple[str, int]]
+    source: str
+    parts: frozenset[tuple[str, str, int]]
 
 
 @dataclass(frozen=True)
@@ -228,6 +364,16 @@ Told = (
     | ConfirmPayout
     | FailPayout
     | Adjust
+    | GrantRole
+    | EndRole
+    | OpenGroup
+    | FormGroup
+    | FailGroup
+    | RecordTask
+    | ClosePeriod
+    | MoveDeposit
+    | TransferStock
+    | OpenBalance
 )
 Write = Told | ReleaseDue
 Fact = CreateProgram | Told | Released
@@ -261,8 +407,18 @@ class Lock:
 
 
 @dataclass(frozen=True)
+class TierChanged:
+    """A tier given or taken as part of an order or a refund."""
+
+    member_id: str
+    kind: int
+    tier: str
+    previous_tier: str
+
+
+@dataclass(frozen=True)
 class Balance:
-    """Where one member's money stands; debt is a positive figure."""
+    """Where one member's money of one asset stands; debt is a positive figure. Deposits and margin are apart from the rest, and of now."""
 
     pending: int = 0
     available: int = 0
@@ -272,6 +428,8 @@ class Balance:
     accrued: int = 0
     reversed: int = 0
     adjusted: int = 0
+    deposit: int = 0
+    margin: int = 0
 
 
 @dataclass(frozen=True)
@@ -282,6 +440,8 @@ class Company:
     breakage: int = 0
     adjustment: int = 0
     write_off: int = 0
+    clearing: int = 0
+    opening: int = 0
 
 
 @dataclass(frozen=True)
@@ -296,6 +456,8 @@ class Member:
     binding_position: int
     tier_position: int
     direct_count: int
+    tier_expires_at: int = 0
+    tier_frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -303,9 +465,9 @@ class OrderState:
     """What remains of an order, and who is entitled to what.
 
     lines: line_no -> (remaining base, remaining quantity).
-    entitlements: (line_no, rule id, member or "" for breakage) -> amount, zeros left out.
-    people: (member_id, tier, binding_position, tier_position), buyer first. completed_at is 0 until completed.
-    positions: every entry about it.
+    entitlements: (line_no, rule id, member or "" for breakage) -> amount, zeros left out; line 0 is the order as a whole.
+    people: (member_id, tier, binding_position, tier_position), buyer first: of the path, as far as the plan looks or all of it.
+    completed_at is 0 until completed. positions: every entry about it.
     """
 
     paid_at: int
@@ -314,4 +476,37 @@ class OrderState:
     people: tuple[tuple[str, str, int, int], ...]
     lines: Mapping[int, tuple[int, int]]
     entitlements: Mapping[tuple[int, str, str], int]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """A group buy: open, formed or failed; closed_at is 0 while it is open."""
+
+    opener_id: str
+    state: str
+    order_ids: tuple[str, ...]
+    opened_at: int
+    closed_at: int
+
+
+@dataclass(frozen=True)
+class PeriodResult:
+    """What one rule gave for a period: volume, (member, asset) -> amount with zeros left out, and breakage."""
+
+    rule_id: str
+    volume: int
+    earnings: Mapping[tuple[str, str], int]
+    breakage: int
+
+
+@dataclass(frozen=True)
+class PeriodState:
+    """A closed period as of now, corrections included."""
+
+    starts_at: int
+    ends_at: int
+    closed_at: int
+    plan_position: int
+    rules: tuple[PeriodResult, ...]
     positions: tuple[int, ...]

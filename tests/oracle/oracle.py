@@ -1,124 +1,97 @@
 """The ledger once more, deliberately plain and slow, to compare the real one with.
 
 Written from the documents alone (the schemes, docs/accounts.md, docs/plan-format.md, the contract), without a look at the services.
-It keeps one thing, the list of accepted facts, and works every answer out from the whole of it. It posts nothing and keeps no balance:
-an entitlement is HALF_UP(rate x what remains), and available and debt are the two sides of one net figure, so a mistake in the order of
-postings, or in a difference between two entitlements, cannot be made here.
+It keeps one thing, the list of accepted facts, and works every answer out from the whole of it (books.py walks it): here stands what is
+refused and why, and what is answered. The amounts themselves are in shares.py (orders) and periods.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import lru_cache
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
+from tests.oracle.books import Binding, Books
 from tests.oracle.facts import (
-    ADJUST_CORRECTION,
     ADJUST_WRITE_OFF,
-    DAY_NS,
+    DEPOSIT_PAID_IN,
     EVIDENCE_PAID_ORDER,
+    EVIDENCE_SEAT_GRANTED,
     KIND_GOODS,
     Adjust,
     Balance,
+    ClosePeriod,
     Company,
     Complete,
     ConfirmPayout,
     Correct,
     CreateProgram,
-    Detail,
+    EndRole,
     Enroll,
     Fact,
+    FailGroup,
     FailPayout,
+    FormGroup,
+    GrantRole,
+    GroupState,
     LiftHold,
-    Lock,
     Member,
+    MoveDeposit,
+    OpenBalance,
+    OpenGroup,
     Order,
     OrderState,
     Outcome,
+    PeriodState,
     PlaceHold,
     PublishPlan,
+    RecordTask,
     Refund,
     Released,
     ReleaseDue,
     RequestPayout,
     Told,
     Touch,
+    TransferStock,
     Upgrade,
 )
 from tests.oracle.form import meaningful, well_formed
 from tests.oracle.plan import Plan, PlanInvalid, read_plan
 
-_RELEASES_PER_CALL = 500
-
-
-def half_up(exact: Fraction) -> int:
-    """A whole number of minor units, the half rounded away from zero."""
-    rounded = math.floor(abs(exact) + Fraction(1, 2))
-    return rounded if exact >= 0 else -rounded
-
-
-@lru_cache(maxsize=100_000)
-def entitlement(rate: Fraction, base_minor: int) -> int:
-    """HALF_UP(rate x base): what a rate gives on what remains of a line."""
-    return half_up(rate * base_minor)
-
-
-@dataclass(frozen=True)
-class Binding:
-    """Who brought a member. Open: referrer_id is the candidate.
-
-    locking_order is the order whose recording let the lock fall; empty when an upgrade did, or once the binding was corrected.
-    """
-
-    locked: bool = False
-    referrer_id: str = ""
-    touch_position: int = 0
-    position: int = 0
-    locking_order: str = ""
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """What an order is paid under for ever: the plan, and the buyer with the locked upline (member, tier, binding and tier positions)."""
-
-    plan_position: int
-    plan: Plan
-    people: tuple[tuple[str, str, int, int], ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One rule on one line, on a given base: payee (empty: nobody), their entitlement, and the pool it comes out of."""
-
-    line_no: int
-    rule_id: str
-    payee: str
-    amount: int
-    pool: int
-    days: int
+_RELEASES_PER_CALL = 100
 
 
 class Oracle:
     """The books of one program. Writes answer an Outcome; reads take the position as of which to answer (None: now)."""
 
+    walks = Books  # how the log is walked
+
     def __init__(self, currency: str) -> None:
         self.currency = currency
-        self.log: list[Fact] = [CreateProgram(currency)]
+        self.log: list[Fact] = []
+        self.books = self.walks(currency)
         self._answers: dict[tuple[str, ...], tuple[object, Outcome]] = {}
-        self._frozen: dict[int, Frozen] = {}
-        self._balances: tuple[int, dict[str, Balance]] = (0, {})
+        self._take(CreateProgram(currency))
 
     def fork(self) -> Oracle:
         """Books that hold the same and go on by themselves."""
-        other = Oracle(self.currency)
-        other.log, other._answers, other._frozen = list(self.log), dict(self._answers), dict(self._frozen)
+        other = type(self)(self.currency)
+        other.log, other._answers, other.books = list(self.log), dict(self._answers), self.books.copied()
         return other
+
+    def again(self) -> Oracle:
+        """Books told the same facts from the first one on."""
+        other = type(self)(self.currency)
+        for fact in self.log[1:]:
+            other._take(fact)
+        return other
+
+    def _take(self, fact: Fact) -> tuple[int, dict[str, object]]:
+        """Writes a fact into the log: its position, and what the answer says besides."""
+        self.log.append(fact)
+        position = self.books.position + 1
+        return position, dict(self.books.apply(fact))
 
     # ------------------------------------------------------------------------------------------------------------- writes: plan
 
@@ -139,7 +112,7 @@ class Oracle:
             if plan.currency != self.currency:
                 yield "CURRENCY_MISMATCH"
 
-        canonical = json.dumps(plan.content, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(plan.content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         detail = {"plan_id": plan.plan_id, "version": plan.version, "content_hash": hashlib.sha256(canonical.encode()).hexdigest()}
         return self._record(("plan", plan.plan_id, str(plan.version)), (canonical, fact.published_at), fact, faults(), detail)
 
@@ -158,20 +131,20 @@ class Oracle:
 
     def touch(self, fact: Touch) -> Outcome:
         """Counts once by touch id. While the binding is open it becomes the candidate, as the newest plan says."""
-        counts = self._touch_counts(len(self.log), fact.member_id)
+        counts = self.books.touch_counts(fact.member_id)
 
         def faults() -> Iterator[str]:
-            if not self._enrolled(fact.member_id) or not self._enrolled(fact.referrer_id):
+            if not self._enrolled(fact.member_id, fact.referrer_id):
                 yield "MEMBER_UNKNOWN"
             if fact.member_id == fact.referrer_id:
                 yield "SELF_BINDING"
-            elif counts and self._closes_cycle(fact.member_id, fact.referrer_id):
+            elif counts and self.books.closes_cycle(fact.member_id, fact.referrer_id):
                 yield "BINDING_CYCLE"
 
         return self._record(("touch", fact.touch_id), fact, fact, faults(), {"counts": counts})
 
     def upgrade(self, fact: Upgrade) -> Outcome:
-        """Counts once by upgrade id. The first one locks the binding."""
+        """Counts once by upgrade id. The first one locks the binding; a seat may be for a time, and there may be only so many."""
 
         def faults() -> Iterator[str]:
             if not self._enrolled(fact.member_id):
@@ -181,16 +154,17 @@ class Oracle:
                 yield "NO_PLAN_IN_FORCE"
             elif fact.tier not in plan[1].tiers:
                 yield "TIER_UNKNOWN"
+            elif fact.evidence_kind == EVIDENCE_SEAT_GRANTED and self.books.seats_are_taken(plan[1], fact):
+                yield "SEATS_TAKEN"
             names_order = fact.evidence_kind == EVIDENCE_PAID_ORDER and fact.evidence_order_id
             if names_order and self._order(fact.evidence_order_id) is None:
                 yield "ORDER_UNKNOWN"
 
-        detail = {"previous_tier": self.tier(fact.member_id), "binding_locked": self._lock_now(fact.member_id)}
-        return self._record(("upgrade", fact.upgrade_id), fact, fact, faults(), detail)
+        return self._record(("upgrade", fact.upgrade_id), fact, fact, faults())
 
     def correct(self, fact: Correct) -> Outcome:
         """Counts once by correction id. Moves a locked binding, for later orders only."""
-        binding = self._bindings(len(self.log)).get(fact.member_id, Binding())
+        binding = self.books.bindings.get(fact.member_id, Binding())
 
         def faults() -> Iterator[str]:
             if not self._enrolled(fact.member_id) or (fact.new_referrer_id and not self._enrolled(fact.new_referrer_id)):
@@ -201,10 +175,28 @@ class Oracle:
                 yield "APPROVER_IS_REQUESTER"
             if fact.new_referrer_id == fact.member_id:
                 yield "SELF_BINDING"
-            elif fact.new_referrer_id and self._closes_cycle(fact.member_id, fact.new_referrer_id):
+            elif fact.new_referrer_id and self.books.closes_cycle(fact.member_id, fact.new_referrer_id):
                 yield "BINDING_CYCLE"
 
         return self._record(("correction", fact.correction_id), fact, fact, faults(), {"previous_referrer_id": binding.referrer_id})
+
+    def grant_role(self, fact: GrantRole) -> Outcome:
+        """Counts once by grant id."""
+        faults = [] if self._enrolled(fact.member_id) else ["MEMBER_UNKNOWN"]
+        content = replace(fact, weight=fact.weight or 1)
+        return self._record(("grant", fact.grant_id), content, fact, iter(faults))
+
+    def end_role(self, fact: EndRole) -> Outcome:
+        """Counts once by grant id. For later orders only."""
+
+        def faults() -> Iterator[str]:
+            grant = self.books.grants.get(fact.grant_id)
+            if grant is None:
+                yield "ROLE_GRANT_UNKNOWN"
+            elif fact.ended_at < grant.effective_from:
+                yield "DATED_TOO_EARLY"
+
+        return self._record(("role end", fact.grant_id), fact, fact, faults())
 
     # ----------------------------------------------------------------------------------------------------------- writes: orders
 
@@ -218,15 +210,23 @@ class Oracle:
                 yield "CURRENCY_MISMATCH"
             if self.plan_in_force(fact.paid_at) is None:
                 yield "NO_PLAN_IN_FORCE"
+            named = (*fact.attributions, *(one for line in fact.lines for one in line.attributions))
+            others = [fact.referrer_id, *(one.member_id for one in named)]
+            if not self._enrolled(*filter(None, others)):
+                yield "MEMBER_UNKNOWN"
+            group = self.books.groups.get(fact.group_id)
+            if fact.group_id and group is None:
+                yield "GROUP_UNKNOWN"
+            if group is not None and group.state != "open":
+                yield "GROUP_CLOSED"
+            if self.books.code_counts(fact):
+                if fact.referrer_id == fact.member_id:
+                    yield "SELF_BINDING"
+                elif self.books.closes_cycle(fact.member_id, fact.referrer_id):
+                    yield "BINDING_CYCLE"
 
-        lock = self._lock_now(fact.member_id)
         content = replace(fact, lines=tuple(replace(line, kind=line.kind or KIND_GOODS) for line in fact.lines))
-        outcome = self._record(("order", fact.order_id), content, fact, faults(), {"binding_locked": lock})
-        if outcome.kind != "accepted":
-            return outcome
-        parts = self._parts(fact, at=len(self.log))
-        detail = {"earnings": _per_payee(parts), "breakage": sum(part.pool - part.amount for part in parts), "binding_locked": lock}
-        return self._remember(("order", fact.order_id), content, replace(outcome, detail=detail))
+        return self._record(("order", fact.order_id), content, fact, faults())
 
     def complete(self, fact: Complete) -> Outcome:
         """Counts once by order id. From now the release waits only for its days."""
@@ -250,7 +250,7 @@ class Oracle:
                 return
             if fact.refunded_at < order.paid_at:
                 yield "DATED_TOO_EARLY"
-            remaining = self._remaining(order, len(self.log))
+            remaining = self.books.orders[fact.order_id].told_remaining
             if any(line.line_no not in remaining for line in fact.lines):
                 yield "LINE_UNKNOWN"
             for line_no, (base, quantity) in remaining.items():
@@ -259,14 +259,7 @@ class Oracle:
                     yield "REFUND_EXCEEDS_PAID"
                     return
 
-        key = ("refund", fact.refund_id, fact.order_id)
-        outcome = self._record(key, fact, fact, faults())
-        if outcome.kind != "accepted" or order is None:
-            return outcome
-        before = _per_payee(self._parts(order, at=len(self.log) - 1))
-        after = _per_payee(self._parts(order, at=len(self.log)))
-        taken = {payee: amount - after.get(payee, 0) for payee, amount in before.items() if amount != after.get(payee, 0)}
-        return self._remember(key, fact, replace(outcome, detail={"reversed": taken}))
+        return self._record(("refund", fact.refund_id, fact.order_id), fact, fact, faults())
 
     def orders(self, facts: Sequence[Order]) -> list[Outcome]:
         """A batch is its facts one by one."""
@@ -276,23 +269,74 @@ class Oracle:
         """A batch is its facts one by one."""
         return [self.complete(fact) if isinstance(fact, Complete) else self.refund(fact) for fact in facts]
 
+    # -------------------------------------------------------------------------------------------------- writes: groups, periods
+
+    def open_group(self, fact: OpenGroup) -> Outcome:
+        """Counts once by group id."""
+        return self._record(("group", fact.group_id), fact, fact, iter([] if self._enrolled(fact.opener_id) else ["MEMBER_UNKNOWN"]))
+
+    def form_group(self, fact: FormGroup) -> Outcome:
+        """Counts once by group id. What its orders earn and waits for that becomes due."""
+        return self._record(("group formed", fact.group_id), fact, fact, self._group_faults(fact.group_id, fact.formed_at))
+
+    def fail_group(self, fact: FailGroup) -> Outcome:
+        """Counts once by group id. All that its orders earned is taken back."""
+        return self._record(("group failed", fact.group_id), fact, fact, self._group_faults(fact.group_id, fact.failed_at))
+
+    def _group_faults(self, group_id: str, at: int) -> Iterator[str]:
+        group = self.books.groups.get(group_id)
+        if group is None:
+            yield "GROUP_UNKNOWN"
+            return
+        if group.state != "open":
+            yield "GROUP_CLOSED"
+        paid = [self.books.orders[order_id].order.paid_at for order_id in group.order_ids]
+        if at < max([group.fact.opened_at, *paid]):
+            yield "DATED_TOO_EARLY"
+
+    def record_task(self, fact: RecordTask) -> Outcome:
+        """Counts once by task id."""
+
+        def faults() -> Iterator[str]:
+            if not self._enrolled(fact.member_id):
+                yield "MEMBER_UNKNOWN"
+            if self.plan_in_force(fact.done_at) is None:
+                yield "NO_PLAN_IN_FORCE"
+
+        return self._record(("task", fact.task_id), fact, fact, faults())
+
+    def close_period(self, fact: ClosePeriod) -> Outcome:
+        """Counts once by period, whenever it is asked again."""
+
+        def faults() -> Iterator[str]:
+            found = self.books.plan_of_period(fact.period_id)
+            if found is None:
+                yield "PERIOD_UNKNOWN"
+                yield "NO_PLAN_IN_FORCE"
+            elif fact.closed_at < found[2].end:
+                yield "PERIOD_NOT_OVER"
+
+        return self._record(("period", fact.period_id), fact.period_id, fact, faults())
+
     # --------------------------------------------------------------------------------------------------- writes: release, holds
 
     def release_due(self, fact: ReleaseDue) -> Outcome:
-        """Releases every (order, payee, due time) due by then and not held: whole orders, the earliest due first."""
+        """Releases every (source, payee, asset, due time) due by then and not held: whole sources, the earliest due first."""
         if not well_formed(fact):
             return Outcome("refused", "MALFORMED")
         held = self._held()
-        due: dict[str, dict[tuple[str, int], int]] = {}
-        for order in self._all_orders(len(self.log)):
-            for (payee, due_at), amount in self._waiting(order).items():
-                if due_at <= fact.as_of and amount > 0 and ("member", payee) not in held and ("order", order.order_id) not in held:
-                    due.setdefault(order.order_id, {})[payee, due_at] = amount
-        queue = sorted(due, key=lambda order_id: (min(due_at for _, due_at in due[order_id]), order_id))
+        due: dict[str, dict[tuple[str, str, int], int]] = {}
+        for source in self.books.sources():
+            if source.stream.startswith("order/") and ("order", source.stream.removeprefix("order/")) in held:
+                continue
+            for key, amount in self.books.due(source).items():
+                if key[2] <= fact.as_of and ("member", key[0]) not in held:
+                    due.setdefault(source.stream, {})[key] = amount
+        queue = sorted(due, key=lambda stream: (min(due_at for _, _, due_at in due[stream]), stream))
         now = queue[: fact.max_orders or _RELEASES_PER_CALL]
-        for order_id in now:
-            self.log.append(Released(order_id, frozenset(due[order_id])))
-        amount = sum(sum(due[order_id].values()) for order_id in now)
+        for stream in now:
+            self._take(Released(stream, frozenset(due[stream])))
+        amount = sum(amount for stream in now for (_, asset, _), amount in due[stream].items() if asset == self.currency)
         return Outcome("accepted", detail={"orders_released": len(now), "amount": amount, "more": len(queue) > len(now)})
 
     def place_hold(self, fact: PlaceHold) -> Outcome:
@@ -310,8 +354,11 @@ class Oracle:
         """Counts once by hold id."""
 
         def faults() -> Iterator[str]:
-            if not any(isinstance(known, PlaceHold) and known.hold_id == fact.hold_id for known in self.log):
+            hold = self.books.holds.get(fact.hold_id)
+            if hold is None:
                 yield "HOLD_UNKNOWN"
+            elif fact.lifted_at < hold.placed_at:
+                yield "DATED_TOO_EARLY"
 
         return self._record(("lift", fact.hold_id), fact, fact, faults())
 
@@ -353,166 +400,172 @@ class Oracle:
 
         return self._record(("adjustment", fact.adjustment_id), fact, fact, faults())
 
+    # ------------------------------------------------------------------------------------- writes: accounts of their own, openings
+
+    def move_deposit(self, fact: MoveDeposit) -> Outcome:
+        """Counts once by deposit id. At most what is held goes out."""
+
+        def faults() -> Iterator[str]:
+            if not self._enrolled(fact.member_id):
+                yield "MEMBER_UNKNOWN"
+            if fact.currency != self.currency:
+                yield "CURRENCY_MISMATCH"
+            if fact.kind != DEPOSIT_PAID_IN and fact.amount_minor > self.books.deposits[fact.member_id]:
+                yield "DEPOSIT_EXCEEDS_HELD"
+
+        return self._record(("deposit", fact.deposit_id), fact, fact, faults())
+
+    def transfer_stock(self, fact: TransferStock) -> Outcome:
+        """Counts once by transfer id."""
+
+        def faults() -> Iterator[str]:
+            if not self._enrolled(fact.from_member_id, fact.to_member_id):
+                yield "MEMBER_UNKNOWN"
+            if fact.currency != self.currency:
+                yield "CURRENCY_MISMATCH"
+
+        return self._record(("transfer", fact.transfer_id), fact, fact, faults())
+
+    def open_balance(self, fact: OpenBalance) -> Outcome:
+        """Counts once by opening id."""
+
+        def faults() -> Iterator[str]:
+            if not self._enrolled(fact.member_id):
+                yield "MEMBER_UNKNOWN"
+            if fact.currency != self.currency:
+                yield "CURRENCY_MISMATCH"
+            held = self.balance(fact.member_id)
+            if (fact.available_minor and held.debt) or (fact.debt_minor and held.available):
+                yield "MALFORMED"
+
+        return self._record(("opening", fact.opening_id), fact, fact, faults())
+
     # -------------------------------------------------------------------------------------------------------------------- reads
 
-    def plans(self, end: int | None = None) -> list[tuple[int, PublishPlan, Plan]]:
+    def plans(self) -> list[tuple[int, PublishPlan, Plan]]:
         """Every published version with its position, oldest first."""
-        return [
-            (position, fact, read_plan(fact.document))
-            for position, fact in enumerate(self.log[:end], start=1)
-            if isinstance(fact, PublishPlan)
-        ]
+        return self.books.plans
 
-    def plan_in_force(self, at: int, end: int | None = None) -> tuple[int, Plan] | None:
+    def plan_in_force(self, at: int) -> tuple[int, Plan] | None:
         """The newest version, by its place in the log, that is in force at that time."""
-        found = [(position, plan) for position, fact, plan in self.plans(end) if plan.in_force(fact.published_at, at)]
-        return found[-1] if found else None
+        return self.books.plan_in_force(at)
 
     def members(self) -> list[str]:
         """Every member, by id."""
-        return sorted(fact.member_id for fact in self.log if isinstance(fact, Enroll))
+        return sorted(self.books.members)
 
     def order_ids(self) -> list[str]:
         """Every order, oldest first."""
-        return [order.order_id for order in self._all_orders(len(self.log))]
+        return list(self.books.orders)
 
-    def balance(self, member_id: str, position: int | None = None) -> Balance:
+    def group_ids(self) -> list[str]:
+        """Every group, oldest first."""
+        return list(self.books.groups)
+
+    def period_ids(self) -> list[str]:
+        """Every closed period, oldest first."""
+        return list(self.books.periods)
+
+    def position(self) -> int:
+        """The last entry."""
+        return self.books.position
+
+    def assets(self) -> list[str]:
+        """The program's currency, then all points."""
+        return self.books.assets()
+
+    def balance(self, member_id: str, position: int | None = None, asset: str = "") -> Balance:
         """Where a member's money stood right after an entry."""
-        return self._balances_at(len(self.log) if position is None else position).get(member_id, Balance())
+        return self.books.balance(member_id, asset or self.currency, position)
 
-    def balances(self) -> dict[str, Balance]:
+    def balances(self, asset: str = "") -> dict[str, Balance]:
         """Every member's balance now."""
-        return {member_id: self.balance(member_id) for member_id in self.members()}
+        return {member_id: self.balance(member_id, asset=asset) for member_id in self.members()}
 
-    def _balances_at(self, end: int) -> dict[str, Balance]:
-        """Everybody's money right after an entry; kept until the oracle is asked about another entry.
-
-        Nobody ever has both something available and a debt: every way in settles debt first, every way out takes what is available first.
-        So the two are the sides of one figure: what was released and adjusted, less what is reserved and paid.
-        """
-        if self._balances[0] == end:
-            return self._balances[1]
-        accrued, entitled, pending, adjusted, reserved, paid = (Counter[str]() for _ in range(6))
-        for order in self._all_orders(end):
-            for part in self._parts(order, at=self._order_position(order)):
-                accrued[part.payee] += part.amount
-            for part, released in self._parts_with_release(order, end):
-                entitled[part.payee] += part.amount
-                pending[part.payee] += 0 if released else part.amount
-        for fact in self.log[:end]:
-            if isinstance(fact, Adjust):
-                adjusted[fact.member_id] += fact.amount_minor
-            if isinstance(fact, RequestPayout):
-                state = self._payout_state(fact.payout_id, end)
-                reserved[fact.member_id] += fact.amount_minor if state == "open" else 0
-                paid[fact.member_id] += fact.amount_minor if state == "paid" else 0
-        balances: dict[str, Balance] = {}
-        for member_id in self.members():
-            net = entitled[member_id] - pending[member_id] + adjusted[member_id] - reserved[member_id] - paid[member_id]
-            balances[member_id] = Balance(
-                pending=pending[member_id],
-                available=max(net, 0),
-                reserved=reserved[member_id],
-                paid=paid[member_id],
-                debt=max(-net, 0),
-                accrued=accrued[member_id],
-                reversed=accrued[member_id] - entitled[member_id],
-                adjusted=adjusted[member_id],
-            )
-        self._balances = (end, balances)
-        return balances
-
-    def company(self) -> Company:
+    def company(self, asset: str = "") -> Company:
         """The company's accounts now."""
-        parts = [part for order in self._all_orders(len(self.log)) for part in self._parts(order, at=len(self.log))]
-        adjustments = [fact for fact in self.log if isinstance(fact, Adjust)]
-        return Company(
-            commission=-sum(part.pool for part in parts),
-            breakage=sum(part.pool - part.amount for part in parts),
-            adjustment=-sum(fact.amount_minor for fact in adjustments if fact.kind == ADJUST_CORRECTION),
-            write_off=-sum(fact.amount_minor for fact in adjustments if fact.kind == ADJUST_WRITE_OFF),
-        )
+        return self.books.company_accounts(asset or self.currency)
 
-    def trial_balance(self) -> dict[str, int]:
+    def trial_balance(self, asset: str = "") -> dict[str, int]:
         """Every account with its sign in the book, the members' summed up."""
-        balances, company = self.balances().values(), self.company()
+        balances = self.balances(asset).values()
         return {
             "pending": sum(balance.pending for balance in balances),
             "available": sum(balance.available for balance in balances),
             "reserved": sum(balance.reserved for balance in balances),
             "paid": sum(balance.paid for balance in balances),
             "debt": -sum(balance.debt for balance in balances),
-            "commission": company.commission,
-            "breakage": company.breakage,
-            "adjustment": company.adjustment,
-            "write_off": company.write_off,
+            "deposit": sum(balance.deposit for balance in balances),
+            "margin": sum(balance.margin for balance in balances),
+            **asdict(self.company(asset)),
         }
 
     def entries(self) -> list[tuple[str, str]]:
         """Type and stream of every entry, oldest first, as docs/log.md names them; the program's own id does not matter here."""
-        return [_type_and_stream(fact) for fact in self.log]
+        return self.books.entries
 
     def check_itself(self) -> None:
-        """The books sum to zero. Raises AssertionError if not."""
-        assert sum(self.trial_balance().values()) == 0
+        """The books sum to zero for every asset, and the same facts give the same books. Raises AssertionError if not."""
+        again = self.again()
+        for asset in self.assets():
+            assert sum(self.trial_balance(asset).values()) == 0
+            assert again.trial_balance(asset) == self.trial_balance(asset)
+        assert again.entries() == self.entries()
 
-    def binding(self, member_id: str, position: int | None = None) -> Binding:
+    def binding(self, member_id: str) -> Binding:
         """Who brought a member: locked or open, and to whom."""
-        return self._bindings(len(self.log) if position is None else position)[member_id]
+        return self.books.bindings[member_id]
 
-    def tier(self, member_id: str, position: int | None = None) -> str:
-        """The tier of the newest upgrade; empty: none."""
-        return self._tier(member_id, len(self.log) if position is None else position)[0]
+    def tier(self, member_id: str, at: int) -> str:
+        """The tier that counts at a time; empty: none."""
+        return self.books.tier(member_id, at)
 
     def member(self, member_id: str) -> Member:
         """A member with everything about them."""
-        enrolled = next(fact for fact in self.log if isinstance(fact, Enroll) and fact.member_id == member_id)
-        bindings = self._bindings(len(self.log))
-        tier, tier_position = self._tier(member_id, len(self.log))
+        binding, standing = self.books.bindings[member_id], self.books.standings.get(member_id)
         return Member(
             member_id=member_id,
-            enrolled_at=enrolled.enrolled_at,
-            tier=tier,
-            locked=bindings[member_id].locked,
-            referrer_id=bindings[member_id].referrer_id,
-            binding_position=bindings[member_id].position,
-            tier_position=tier_position,
-            direct_count=sum(binding.locked and binding.referrer_id == member_id for binding in bindings.values()),
+            enrolled_at=self.books.members[member_id].enrolled_at,
+            tier=standing.tier if standing else "",
+            locked=binding.locked,
+            referrer_id=binding.referrer_id,
+            binding_position=binding.position,
+            tier_position=standing.position if standing else 0,
+            direct_count=sum(other.locked and other.referrer_id == member_id for other in self.books.bindings.values()),
+            tier_expires_at=standing.expires_at if standing else 0,
+            tier_frozen=standing.frozen if standing else False,
         )
 
     def upline(self, member_id: str) -> list[str]:
         """The locked path up, nearest first."""
-        return self._upline(member_id, len(self.log))
+        return self.books.upline(member_id)
 
     def order_state(self, order_id: str) -> OrderState:
         """What remains of an order, and what that entitles to."""
-        order = self._order(order_id)
-        assert order is not None
-        frozen = self._freeze(order)
-        about = [
-            position
-            for position, fact in enumerate(self.log, start=1)
-            if isinstance(fact, Order | Complete | Refund | Released) and fact.order_id == order_id
-        ]
-        entitlements: dict[tuple[int, str, str], int] = {}
-        for part in self._parts(order, at=len(self.log)):
-            for who, amount in ((part.payee, part.amount), ("", part.pool - part.amount)):
-                if amount:
-                    entitlements[part.line_no, part.rule_id, who] = amount
-        completed = self._completion(order_id, len(self.log))
+        book = self.books.orders[order_id]
         return OrderState(
-            paid_at=order.paid_at,
-            completed_at=0 if completed is None else completed,
-            plan_position=frozen.plan_position,
-            people=frozen.people,
-            lines=self._remaining(order, len(self.log)),
-            entitlements=entitlements,
-            positions=tuple(about),
+            paid_at=book.order.paid_at,
+            completed_at=book.completed_at or 0,
+            plan_position=book.plan_position,
+            people=tuple((who.member_id, who.tier, who.binding_position, who.tier_position) for who in book.people),
+            lines=book.told_remaining,
+            entitlements=book.shares,
+            positions=tuple(book.positions),
         )
+
+    def group_state(self, group_id: str) -> GroupState:
+        """A group and its orders."""
+        group = self.books.groups[group_id]
+        return GroupState(group.fact.opener_id, group.state, tuple(group.order_ids), group.fact.opened_at, group.closed_at)
+
+    def period_state(self, period_id: str) -> PeriodState:
+        """A closed period as of now."""
+        book = self.books.periods[period_id]
+        return PeriodState(book.period.start, book.period.end, book.closed_at, book.plan_position, book.results, tuple(book.positions))
 
     # ------------------------------------------------------------------------------------------------------------- facts, once
 
-    def _record(self, key: tuple[str, ...], content: object, fact: Told, faults: Iterator[str], detail: Detail | None = None) -> Outcome:
+    def _record(self, key: tuple[str, ...], content: object, fact: Told, faults: Iterator[str], detail: object = None) -> Outcome:
         """Looks at the form, then the id (told before, it is repeated or reused), then what else is wrong; else it is recorded."""
         if not well_formed(fact):
             return Outcome("refused", "MALFORMED")
@@ -522,236 +575,26 @@ class Oracle:
         wrong = [*([] if meaningful(fact) else ["MALFORMED"]), *faults]
         if wrong:
             return Outcome("refused", wrong[0], also=tuple(wrong[1:]))
-        self.log.append(fact)
-        return self._remember(key, content, Outcome("accepted", position=len(self.log), detail=detail or {}))
-
-    def _remember(self, key: tuple[str, ...], content: object, answer: Outcome) -> Outcome:
+        position, told = self._take(fact)
+        if isinstance(detail, dict):
+            told |= detail
+        answer = Outcome("accepted", position=position, detail=told)
         self._answers[key] = (content, answer)
         return answer
 
-    # ------------------------------------------------------------------------------------------------------------------ bindings
-
-    def _enrolled(self, member_id: str) -> bool:
-        return any(isinstance(fact, Enroll) and fact.member_id == member_id for fact in self.log)
-
-    def _bindings(self, end: int) -> dict[str, Binding]:
-        """Every member's binding right after an entry, walked from the first one."""
-        bindings: dict[str, Binding] = {}
-        touch = "last"
-        for position, fact in enumerate(self.log[:end], start=1):
-            if isinstance(fact, PublishPlan):
-                touch = read_plan(fact.document).touch
-            elif isinstance(fact, Enroll):
-                bindings[fact.member_id] = Binding(referrer_id=fact.referrer_id, touch_position=position if fact.referrer_id else 0)
-            elif isinstance(fact, Touch):
-                was = bindings[fact.member_id]
-                if _counts(was, touch):
-                    bindings[fact.member_id] = Binding(referrer_id=fact.referrer_id, touch_position=position)
-            elif isinstance(fact, Order | Upgrade):
-                was = bindings[fact.member_id]
-                if not was.locked:
-                    by_order = fact.order_id if isinstance(fact, Order) else ""
-                    bindings[fact.member_id] = replace(was, locked=True, position=position, locking_order=by_order)
-            elif isinstance(fact, Correct):
-                bindings[fact.member_id] = Binding(locked=True, referrer_id=fact.new_referrer_id, position=position)
-            elif isinstance(fact, Refund):
-                order = self._order(fact.order_id)
-                assert order is not None
-                was = bindings[order.member_id]
-                releases = self._freeze(order).plan.on_full_refund == "release"
-                if releases and was.locking_order == order.order_id and self._emptied(order, position):
-                    bindings[order.member_id] = replace(was, locked=False, position=0, locking_order="")
-        return bindings
-
-    def _touch_counts(self, end: int, member_id: str) -> bool:
-        plans = self.plans(end)
-        return _counts(self._bindings(end).get(member_id, Binding()), plans[-1][2].touch if plans else "last")
-
-    def _closes_cycle(self, member_id: str, referrer_id: str) -> bool:
-        """Whether the member already stands somewhere above the one who would be their referrer."""
-        bindings = self._bindings(len(self.log))
-        above = referrer_id
-        while above in bindings:
-            if above == member_id:
-                return True
-            above = bindings[above].referrer_id
-        return False
-
-    def _lock_now(self, member_id: str) -> Lock | None:
-        """The lock that an order or upgrade of this member would let fall now."""
-        binding = self._bindings(len(self.log)).get(member_id, Binding())
-        return None if binding.locked else Lock(member_id, binding.referrer_id, binding.touch_position)
-
-    def _tier(self, member_id: str, end: int) -> tuple[str, int]:
-        found = ("", 0)
-        for position, fact in enumerate(self.log[:end], start=1):
-            if isinstance(fact, Upgrade) and fact.member_id == member_id:
-                found = (fact.tier, position)
-        return found
-
-    def _upline(self, member_id: str, end: int) -> list[str]:
-        bindings = self._bindings(end)
-        path: list[str] = []
-        while bindings[member_id].locked and bindings[member_id].referrer_id:
-            member_id = bindings[member_id].referrer_id
-            path.append(member_id)
-        return path
-
-    # -------------------------------------------------------------------------------------------------- orders and entitlements
-
-    def _all_orders(self, end: int) -> list[Order]:
-        return [fact for fact in self.log[:end] if isinstance(fact, Order)]
+    def _enrolled(self, *member_ids: str) -> bool:
+        return all(member_id in self.books.members for member_id in member_ids)
 
     def _order(self, order_id: str) -> Order | None:
-        return next((order for order in self._all_orders(len(self.log)) if order.order_id == order_id), None)
-
-    def _order_position(self, order: Order) -> int:
-        return self.log.index(order) + 1
-
-    def _freeze(self, order: Order) -> Frozen:
-        """What the order is paid under: kept once worked out, for what is recorded before it never changes."""
-        position = self._order_position(order)
-        if position not in self._frozen:
-            plan = self.plan_in_force(order.paid_at, position)
-            assert plan is not None
-            bindings = self._bindings(position)
-            people: list[tuple[str, str, int, int]] = []
-            looks_up = max(rule.generation for rule in plan[1].rules)
-            for member_id in [order.member_id, *self._upline(order.member_id, position)][: 1 + looks_up]:
-                tier, tier_position = self._tier(member_id, position)
-                bound_to_somebody = bindings[member_id].locked and bindings[member_id].referrer_id != ""
-                people.append((member_id, tier, bindings[member_id].position if bound_to_somebody else 0, tier_position))
-            self._frozen[position] = Frozen(plan[0], plan[1], tuple(people))
-        return self._frozen[position]
-
-    def _remaining(self, order: Order, end: int) -> dict[int, tuple[int, int]]:
-        """line_no -> (base, quantity) not refunded yet."""
-        left = {line.line_no: (line.base_minor, line.quantity) for line in order.lines}
-        for fact in self.log[:end]:
-            if isinstance(fact, Refund) and fact.order_id == order.order_id:
-                for back in fact.lines:
-                    base, quantity = left[back.line_no]
-                    left[back.line_no] = (base - back.base_minor, quantity - back.quantity)
-        return left
-
-    def _emptied(self, order: Order, end: int) -> bool:
-        """Whether an order is refunded in full: neither money nor units remain on any line."""
-        return not any(base or quantity for base, quantity in self._remaining(order, end).values())
-
-    def _parts(self, order: Order, at: int) -> list[Part]:
-        """What every rule gives on every line, on the base that remained right after an entry."""
-        return parts_of(order, self._freeze(order), self._remaining(order, at))
-
-    # --------------------------------------------------------------------------------------------------- release, holds, payouts
-
-    def _completion(self, order_id: str, end: int) -> int | None:
-        found = (fact.completed_at for fact in self.log[:end] if isinstance(fact, Complete) and fact.order_id == order_id)
-        return next(found, None)
-
-    def _parts_with_release(self, order: Order, end: int) -> list[tuple[Part, bool]]:
-        """Every part of an order, and whether it has been released."""
-        completed_at = self._completion(order.order_id, end)
-        released: set[tuple[str, int]] = set()
-        for fact in self.log[:end]:
-            if isinstance(fact, Released) and fact.order_id == order.order_id:
-                released |= fact.parts
-        parts = self._parts(order, end)
-        return [(part, completed_at is not None and (part.payee, completed_at + part.days * DAY_NS) in released) for part in parts]
-
-    def _waiting(self, order: Order) -> dict[tuple[str, int], int]:
-        """(payee, due time) -> what the order will release to them then."""
-        completed_at = self._completion(order.order_id, len(self.log))
-        waiting: dict[tuple[str, int], int] = {}
-        if completed_at is not None:
-            for part, released in self._parts_with_release(order, len(self.log)):
-                if part.payee and not released:
-                    key = (part.payee, completed_at + part.days * DAY_NS)
-                    waiting[key] = waiting.get(key, 0) + part.amount
-        return waiting
+        book = self.books.orders.get(order_id)
+        return book.order if book else None
 
     def _held(self) -> set[tuple[str, str]]:
-        """The members and orders under a hold that has not been lifted."""
-        lifted = {fact.hold_id for fact in self.log if isinstance(fact, LiftHold)}
-        holds = [fact for fact in self.log if isinstance(fact, PlaceHold) and fact.hold_id not in lifted]
-        return {("member", hold.member_id) if hold.member_id else ("order", hold.order_id) for hold in holds}
-
-    def _payout_state(self, payout_id: str, end: int) -> str:
-        """unknown, open, paid or failed."""
-        state = "unknown"
-        for fact in self.log[:end]:
-            if isinstance(fact, RequestPayout | ConfirmPayout | FailPayout) and fact.payout_id == payout_id:
-                state = "paid" if isinstance(fact, ConfirmPayout) else "failed" if isinstance(fact, FailPayout) else "open"
-        return state
+        return self.books.held()
 
     def _closing_faults(self, payout_id: str) -> Iterator[str]:
-        state = self._payout_state(payout_id, len(self.log))
+        state = self.books.payouts[payout_id][1] if payout_id in self.books.payouts else "unknown"
         if state == "unknown":
             yield "PAYOUT_UNKNOWN"
         elif state != "open":
             yield "PAYOUT_CLOSED"
-
-
-def parts_of(order: Order, frozen: Frozen, remaining: Mapping[int, tuple[int, int]]) -> list[Part]:
-    """What every rule gives on every line of an order, under what was frozen with it and on what remains of it."""
-    parts: list[Part] = []
-    for line in order.lines:
-        base = remaining[line.line_no][0]
-        for rule in frozen.plan.rules:
-            if rule.matches(line):
-                payee, amount = "", 0
-                if rule.generation < len(frozen.people):
-                    payee, tier = frozen.people[rule.generation][:2]
-                    amount = entitlement(rule.rate_for(tier), base)
-                parts.append(Part(line.line_no, rule.rule_id, payee, amount, entitlement(rule.top_rate(), base), rule.days))
-    return parts
-
-
-def _type_and_stream(fact: Fact) -> tuple[str, str]:
-    match fact:
-        case CreateProgram():
-            return "program.created.v1", "program"
-        case PublishPlan():
-            return "plan.published.v1", f"plan/{read_plan(fact.document).plan_id}"
-        case Enroll():
-            return "member.enrolled.v1", f"member/{fact.member_id}"
-        case Touch():
-            return "member.touched.v1", f"member/{fact.member_id}"
-        case Upgrade():
-            return "member.upgraded.v1", f"member/{fact.member_id}"
-        case Correct():
-            return "member.binding_corrected.v1", f"member/{fact.member_id}"
-        case Order():
-            return "order.paid.v1", f"order/{fact.order_id}"
-        case Complete():
-            return "order.completed.v1", f"order/{fact.order_id}"
-        case Refund():
-            return "order.refunded.v1", f"order/{fact.order_id}"
-        case Released():
-            return "order.released.v1", f"order/{fact.order_id}"
-        case PlaceHold():
-            return "hold.placed.v1", f"hold/{fact.hold_id}"
-        case LiftHold():
-            return "hold.lifted.v1", f"hold/{fact.hold_id}"
-        case RequestPayout():
-            return "payout.requested.v1", f"payout/{fact.payout_id}"
-        case ConfirmPayout():
-            return "payout.paid.v1", f"payout/{fact.payout_id}"
-        case FailPayout():
-            return "payout.failed.v1", f"payout/{fact.payout_id}"
-        case Adjust():
-            return "adjustment.posted.v1", f"adjustment/{fact.adjustment_id}"
-        case _:
-            assert_never(fact)
-
-
-def _counts(binding: Binding, touch: str) -> bool:
-    return not binding.locked and (touch == "last" or not binding.referrer_id)
-
-
-def _per_payee(parts: Sequence[Part]) -> dict[str, int]:
-    """Who earns what over all lines and rules; those who earn nothing are left out."""
-    sums: dict[str, int] = {}
-    for part in parts:
-        if part.payee and part.amount:
-            sums[part.payee] = sums.get(part.payee, 0) + part.amount
-    return sums

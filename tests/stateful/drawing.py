@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hypothesis import strategies as st
 
@@ -20,6 +20,10 @@ from tests.oracle.facts import (
     ADJUST_CORRECTION,
     ADJUST_WRITE_OFF,
     DAY_NS,
+    DEPOSIT_FORFEITED,
+    DEPOSIT_PAID_IN,
+    DEPOSIT_RETURNED,
+    EVIDENCE_IMPORT,
     EVIDENCE_PAID_ORDER,
     EVIDENCE_SEAT_GRANTED,
     KIND_FEE,
@@ -28,21 +32,33 @@ from tests.oracle.facts import (
     KIND_UNSPECIFIED,
     NS_PER_S,
     Adjust,
+    Attribution,
+    ClosePeriod,
     Complete,
     ConfirmPayout,
     Correct,
+    EndRole,
     Enroll,
+    FailGroup,
     FailPayout,
+    FormGroup,
+    GrantRole,
     LiftHold,
     Line,
+    MoveDeposit,
+    OpenBalance,
+    OpenGroup,
     Order,
     PlaceHold,
     PublishPlan,
+    RecordTask,
     Refund,
     RefundLine,
     ReleaseDue,
     RequestPayout,
+    StockLine,
     Touch,
+    TransferStock,
     Upgrade,
     Write,
 )
@@ -61,6 +77,15 @@ RATES = ("10%", "5%", "2.5%", "12.5%", "25%", "0.5%", "20%", "3.333333333%", "0.
 IDS = ("b", "A", "10", "a", "9", "~", "B", "a:b", "%s", "_", "'", "a.b", "!", "{0}", "-1", "#", "0", "a|b", "x" * 100, "NULL")
 MEMBERS = IDS[:7]
 STRANGER = "stranger"
+ROLES = ("creator", "store", "region", "partner")
+PLACES = ("S1", "R1", "R2")
+TASKS = ("checkin", "任务")
+# Rates of rules beside others, so that together they stay below the base.
+SMALL = ("5%", "2.5%", "1%", "0.5%", "3.333333333%", "7.77%", "0.000000001%", "0%", "4%", "6%")
+KINDS_OF_RULES = (
+    *("generation", "self", "differential", "peer", "attributed", "pool", "pool by period", "volume", "rank", "counted", "counted"),
+    *("on invite", "on upgrade", "on group_formed", "on task"),
+)
 
 
 def iso(time_ns: int) -> str:
@@ -128,7 +153,19 @@ class Drawing:
         orders = [fact for fact in self.oracle.log if isinstance(fact, Order)]
         if not orders or self.rarely(16):
             return None
+        closed = [book.order for book in self.oracle.books.orders.values() if book.period_id in self.oracle.books.periods]
+        if closed and self.rarely(2):
+            return self.one_of(closed)
         return self.one_of(orders[-2:] if self.rarely(2) else orders)
+
+    def newest_rules(self) -> list[Rule]:
+        """The rules that orders are likely recorded under."""
+        return [rule for _, _, plan in self.oracle.plans()[-2:] for rule in plan.rules]
+
+    def role(self) -> str:
+        """Mostly a role that a rule looks at."""
+        looked_at = sorted({rule.role for rule in self.newest_rules() if rule.role})
+        return self.one_of(looked_at) if looked_at and self.mostly(6) else self.one_of(ROLES)
 
     def currency(self) -> str:
         """The program's, rarely another."""
@@ -150,7 +187,9 @@ class Drawing:
             "currency": CURRENCY if valid else self.currency(),
             "tiers": list(self.one_of((TIERS, TIERS[:2], TIERS[1:]))),
         }
-        document["rules"] = self.rules(document["tiers"])
+        rich = self.mostly(3)
+        if rich:
+            document |= self.surroundings()
         if valid and self.rarely(4):
             document["effective"] = {"from": iso(START - 2 * DAY_NS), "until": iso(START + self.number(5, 15) * DAY_NS)}
         if not valid and self.rarely(3):
@@ -158,15 +197,221 @@ class Drawing:
             document["effective"] = {"from": iso(START + start * DAY_NS)}
             if self.rarely(2):
                 document["effective"] = {"from": iso(START + start * DAY_NS), "until": iso(START + (start + length) * DAY_NS)}
-        binding = {"touch": self.one_of(("", "last", "first")), "on_full_refund": self.one_of(("", "keep", "release", "release"))}
+        if document.get("period") == "campaign" and "until" not in dict(document.get("effective", {})):  # type: ignore[call-overload]
+            document["period"] = "week"
+        document["rules"] = self.many_rules(document) if rich else self.rules(document["tiers"])
+        if rich and self.rarely(3):
+            document["overrides"] = self.overrides(document)
+        if rich and self.rarely(2):
+            document |= self.promotions(document)
+        binding = {
+            "touch": self.one_of(("", "last", "first", "order")),
+            "on_full_refund": self.one_of(("", "keep", "release", "release")),
+        }
         binding = {key: value for key, value in binding.items() if value}
         if binding:
             document["binding"] = binding
         if self.rarely(2):
-            document["release"] = {"days": self.one_of((0, 7, 1, 30))}
+            document["release"] = self.release(document) if rich else {"days": self.one_of((0, 7, 1, 30))}
         if not valid and self.rarely(12):
             document[self.one_of(("colour", "rule"))] = "red"
         return PublishPlan(json.dumps(document, indent=self.one_of((None, 2))), START + self.number(-2, 10) * DAY_NS)
+
+    def surroundings(self) -> dict[str, object]:
+        """Points, a period and a zone; all plans of a story have one zone."""
+        found: dict[str, object] = {}
+        zones = {plan.zone_ns for _, _, plan in self.oracle.plans()}
+        east = zones == {8 * 3600 * NS_PER_S} or (not zones and self.rarely(2))
+        if east:
+            found["zone"] = "+08:00"
+        if self.rarely(2):
+            found["points"] = ["points"]
+        if self.mostly(4):
+            found["period"] = self.one_of(("week", "day", "month", "campaign", "week"))
+        return found
+
+    def release(self, document: dict[str, object]) -> dict[str, object]:
+        """Any release that the plan can have."""
+        ways = ["completion", "completion", "at_once", "group_formed", "period_close"]
+        on = self.one_of(ways)
+        days = self.one_of((0, 7, 1, 2))
+        return {"days": days} if on == "completion" else {"on": on, "days": 0 if on == "at_once" else days}
+
+    def when(self) -> dict[str, object]:
+        """Some conditions; mostly such as lines meet."""
+        return self.one_of(
+            (
+                {"kinds": ["goods"]},
+                {"kinds": ["fee", "gift_pack"]},
+                {"skus": ["A1", "A2"]},
+                {"categories": ["tea"], "skus": ["A1"]},
+                {"stores": ["S1", MEMBERS[0]]},
+                {"regions": ["R1"]},
+                {"weekdays": ["thu", "fri", "sat"]},
+                {"days": [1, 2, 3, 4, 5, 8, 20]},
+                {"from": iso(START + 3 * DAY_NS), "until": iso(START + 15 * DAY_NS)},
+                {"min_order_minor": self.one_of((1000, 20_000))},
+                {},
+            )
+        )
+
+    def by_tier(self, tiers: Sequence[str], amounts: Sequence[T]) -> dict[str, T]:
+        """An amount for some tiers."""
+        named = [tier for tier in tiers if self.mostly(3)] or list(tiers[:1])
+        return {tier: self.one_of(amounts) for tier in named}
+
+    def amounts(self, tiers: Sequence[str]) -> dict[str, object]:
+        """A rate, rates, fixed amounts, or both."""
+        found: dict[str, object] = {}
+        way = self.one_of(("rate", "rates", "rates", "fixed", "fixed by tier", "both"))
+        if way in ("rate", "both"):
+            found["rate"] = self.one_of(SMALL)
+        if way == "rates":
+            found["rates"] = self.by_tier(tiers, SMALL)
+        if way == "fixed":
+            found["fixed_minor"] = self.one_of((0, 1, 77, 300))
+        if way in ("fixed by tier", "both"):
+            found["fixed_minor"] = self.by_tier(tiers, (0, 5, 120))
+        if "fixed_minor" in found and self.rarely(3):
+            found["per"] = "order"
+        return found
+
+    def one_amount(self) -> dict[str, object]:
+        """A rate or one fixed amount."""
+        return {"rate": self.one_of(SMALL)} if self.mostly(3) else {"fixed_minor": self.one_of((33, 0, 500))}
+
+    def many_rules(self, document: dict[str, object]) -> list[dict[str, object]]:
+        """One to six rules of any kinds; a rule of one id is of one kind in all plans of a story."""
+        tiers = cast(list[str], document["tiers"])
+        by_period = ("pool by period", "volume", "rank")
+        kinds = KINDS_OF_RULES
+        rules: list[dict[str, object]] = []
+        for kind in sorted((self.one_of(kinds) for _ in range(self.number(1, 6))), key=lambda kind: kind == "peer"):
+            number = sum(str(rule["id"]).startswith(kind.replace(" ", "-")) for rule in rules)
+            rule: dict[str, object] = {"id": f"{kind.replace(' ', '-')}.{number}", **self.rule_of(kind, tiers, rules)}
+            if self.rarely(3):
+                rule["release"] = self.release(document)
+                if kind in by_period and self.rarely(2):
+                    rule["release"] = {"on": "at_once"}
+            if self.rarely(3) and kind != "on task":
+                rule["when"] = self.when()
+            if "points" in document and self.rarely(4):
+                rule["asset"] = "points"
+            if kind in ("self", "generation", "differential", "peer", "attributed", "pool", "on group_formed") and self.rarely(3):
+                caps = {"order": self.one_of((50, 400, 0)), "period": self.one_of((60, 300, 900))}
+                rule["cap_minor"] = {key: caps[key] for key in self.one_of((("order", "period"), ("order",), ("period",), ("period",)))}
+            rules.append(rule)
+        return rules
+
+    def rule_of(self, kind: str, tiers: list[str], before: Sequence[dict[str, object]]) -> dict[str, object]:
+        """What only a rule of this kind says."""
+        match kind:
+            case "self":
+                return {"kind": kind, **self.amounts(tiers)}
+            case "generation":
+                more = {"skip_unqualified": True, "depth": self.one_of((3, 5))} if self.rarely(3) else {}
+                return {"kind": kind, "generation": self.one_of((1, 2, 3)), **self.amounts(tiers), **more}
+            case "differential" | "peer":
+                found: dict[str, object] = {"kind": kind, "rates": self.by_tier(tiers, SMALL)}
+                if self.rarely(4):
+                    found["fixed_minor"] = self.by_tier(tiers, (0, 50, 150))
+                if self.rarely(3):
+                    found["depth"] = self.one_of((1, 2, 3))
+                if kind == "differential":
+                    return {**found, "buyer": self.one_of(("out", "earns", "deducts"))}
+                if self.rarely(3):
+                    found["times"] = 2
+                of = [rule["id"] for rule in before if rule["kind"] in ("self", "generation", "differential", "attributed")]
+                if of and self.mostly(3):
+                    found["of"] = self.one_of(of)
+                    if "fixed_minor" not in found and self.rarely(2):
+                        found["base"] = "income"
+                return found
+            case "attributed":
+                how = self.one_of(("both", "exclusive", "split"))
+                share = {"referrer_share": self.one_of(("40%", "33.3%", "0%"))} if how == "split" else {}
+                return {"kind": kind, "role": self.one_of(ROLES[:3]), "with_referrer": how, **share, **self.one_amount()}
+            case "pool":
+                total = {"of_total": self.one_of((3, 10))} if self.rarely(2) else {}
+                return {"kind": kind, "role": "partner", "split": self.one_of(("shares", "seats")), **total, **self.one_amount()}
+            case "pool by period":
+                who = {"role": "partner"} if self.rarely(2) else {"tiers": list(self.by_tier(tiers, (0,)))}
+                split = self.one_of(("shares", "seats", "volume"))
+                total = {"of_total": self.one_of((3, 10))} if split != "volume" and self.rarely(2) else {}
+                volume = {"volume": self.one_of(("own", "team"))} if split == "volume" else {}
+                return {"kind": "pool", "per": "period", **who, "split": split, **total, **volume, "rate": self.one_of(SMALL)}
+            case "volume":
+                brackets = self.one_of(
+                    (
+                        [{"from_minor": 0, "rate": "1%"}, {"from_minor": 10_000, "rate": "3%"}],
+                        [{"from_minor": 500, "rate": "0.5%"}, {"from_minor": 5_000, "rate": "2.5%"}, {"from_minor": 50_000, "rate": "4%"}],
+                    )
+                )
+                return {"kind": kind, "brackets": brackets, **({"tiers": list(self.by_tier(tiers, (0,)))} if self.rarely(3) else {})}
+            case "rank":
+                board = self.one_of(("invites", "own", "direct", "team"))
+                places = self.one_of(([1000, 500, 250], [100], [7, 5, 3, 2]))
+                least = {"at_least": self.one_of((1, 2))} if board == "invites" else {"at_least": 5000} if self.rarely(3) else {}
+                return {"kind": kind, "board": board, "places_minor": places, **least}
+            case "counted":
+                most = {"most": self.one_of((1, 2))} if self.rarely(3) else {}
+                return {"kind": kind, "at": self.one_of((1, 2, 2)), "fixed_minor": 600, "repeat": self.mostly(3), **most}
+            case "on task":
+                to = self.one_of(({"member": 50}, {"member": 50, "referrer": 80}))
+                most = {"most": self.one_of((1, 2))} if self.rarely(2) else {}
+                return {"kind": "triggered", "on": "task", "task": self.one_of(TASKS), "to": to, **most}
+            case "on group_formed":
+                amount = self.one_amount()
+                return {"kind": "triggered", "on": "group_formed", **amount, **self.group_per(amount)}
+            case _:
+                to = self.one_of(({"buyer": 500}, {"buyer": 500, "referrer": 1000}, {"referrer": 250}))
+                tier = {"tier": self.one_of(tiers)} if kind == "on upgrade" and self.rarely(3) else {}
+                return {"kind": "triggered", "on": kind.removeprefix("on "), "to": to, **tier}
+
+    def group_per(self, how: dict[str, object]) -> dict[str, object]:
+        """What a fixed amount for the opener is for."""
+        return {"per": self.one_of(("unit", "order", "group"))} if "fixed_minor" in how else {}
+
+    def overrides(self, document: dict[str, object]) -> list[dict[str, object]]:
+        """Other amounts for some rules on some lines; [] becomes one that names nothing that counts."""
+        tiers, rules = cast(list[str], document["tiers"]), cast(list[dict[str, object]], document["rules"])
+        lines = ("self", "generation", "differential", "peer", "attributed", "pool")
+        able = [rule for rule in rules if rule["kind"] in lines and rule.get("per") != "period"]
+        found = []
+        for _ in range(self.number(1, 2) if able else 0):
+            rule = self.one_of(able)
+            amounts: dict[str, object] = {"rate": self.one_of(SMALL)}
+            if rule["kind"] in ("differential", "peer"):
+                amounts = {"rates": self.by_tier(tiers, SMALL)}
+            elif rule["kind"] in ("self", "generation") and self.rarely(2):
+                amounts = {"fixed_minor": self.one_of((0, 40)), **({"per": "order"} if self.rarely(3) else {})}
+            found.append({"when": self.when(), "rules": {str(rule["id"]): amounts}})
+        return found
+
+    def promotions(self, document: dict[str, object]) -> dict[str, object]:
+        """Tiers that the plan gives, and what happens when their evidence is refunded; sometimes a quota of seats."""
+        tiers = cast(list[str], document["tiers"])
+        conditions: list[dict[str, object]] = [
+            {"metric": "orders", "at_least": self.one_of((1, 2))},
+            {"metric": "own_volume", "at_least": self.one_of((5_000, 20_000)), "days": self.one_of((1, 7))},
+            {"metric": "own_volume", "at_least": self.one_of((5_000, 40_000))},
+            {"metric": "team_volume", "at_least": self.one_of((10_000, 50_000)), "depth": self.one_of((1, 3))},
+            {"metric": "team_volume", "at_least": self.one_of((10_000, 50_000)), "depth": 2, "days": 3},
+            {"metric": "qualified_directs", "at_least": self.one_of((1, 2))},
+            {"metric": "gift_packs", "at_least": 1},
+            {"metric": "orders", "at_least": 2, "days": 7},
+        ]
+        promotions = [
+            {"tier": tier, self.one_of(("any", "all")): [self.one_of(conditions) for _ in range(self.number(1, 2))]}
+            for tier in tiers
+            if self.mostly(3)
+        ]
+        found: dict[str, object] = {"on_evidence_refunded": self.one_of(("keep", "demote", "freeze", "demote"))}
+        if promotions:
+            found["promotions"] = promotions
+        if self.rarely(2):
+            found["seats"] = {self.one_of(tiers): 1}
+        return found
 
     def rules(self, tiers: object) -> list[dict[str, object]]:
         """One to four rules that together pay at most the base; with one alone up to all of it."""
@@ -187,15 +432,7 @@ class Drawing:
             if self.rarely(3):
                 rule["release"] = {"days": self.one_of((14, 2, 0))}
             if self.rarely(4):
-                rule["when"] = self.one_of(
-                    (
-                        {"kinds": ["goods"]},
-                        {"kinds": ["fee", "gift_pack"]},
-                        {"skus": ["A1", "A2"]},
-                        {"categories": ["tea"], "skus": ["A1"]},
-                        {},
-                    )
-                )
+                rule["when"] = self.when()
             rules.append(rule)
         return rules
 
@@ -219,17 +456,25 @@ class Drawing:
 
     def upgrade(self) -> Upgrade:
         """Into any tier, on all kinds of evidence."""
-        kind = self.one_of((EVIDENCE_SEAT_GRANTED, EVIDENCE_PAID_ORDER, EVIDENCE_PAID_ORDER))
+        kind = self.one_of((EVIDENCE_SEAT_GRANTED, EVIDENCE_PAID_ORDER, EVIDENCE_PAID_ORDER, EVIDENCE_SEAT_GRANTED, EVIDENCE_IMPORT))
         order = self.some_order()
         order_id = "" if self.rarely(3) else order.order_id if order else "O404"
         tier = self.one_of((*TIERS, "captain") if self.rarely() else TIERS)
-        return Upgrade(self.new_id(Upgrade), self.member(), tier, self.time(), kind, order_id)
+        seats = [limited for _, _, plan in self.oracle.plans() for limited in plan.seats]
+        if seats and self.rarely(2):
+            kind, tier = EVIDENCE_SEAT_GRANTED, self.one_of(seats)
+        upgrade = Upgrade(self.new_id(Upgrade), self.member(), tier, self.time(), kind, order_id)
+        if kind == EVIDENCE_SEAT_GRANTED and self.rarely(2):
+            return replace(upgrade, expires_at=upgrade.upgraded_at + (self.number(1, 12) * DAY_NS if self.mostly(12) else -US))
+        return upgrade
 
     def correct(self) -> Correct:
         """Towards anybody or nobody; rarely approved by the one who asked."""
         to = "" if self.rarely(5) else self.member()
         approved_by = "lin" if self.rarely() else "zhao"
-        return Correct(self.new_id(Correct), self.member(), to, self.time(), approved_by=approved_by)
+        locked = [member_id for member_id in self.oracle.members() if self.oracle.binding(member_id).locked]
+        member_id = self.one_of(locked) if locked and self.mostly() else self.member()
+        return Correct(self.new_id(Correct), member_id, to, self.time(), approved_by=approved_by)
 
     def order(self) -> Order:
         """One to three lines, at a time some plan is likely in force."""
@@ -240,22 +485,43 @@ class Drawing:
         plan = self.oracle.plan_in_force(paid_at)
         rules = plan[1].rules if plan else ()
         numbers = self.one_of(((1,), (1, 2), (2, 1), (1, 5, 4_000_000_000)))
-        return Order(self.new_id(Order), self.buyer(), paid_at, self.currency(), tuple(self.line(number, rules) for number in numbers))
+        order = Order(self.new_id(Order), self.buyer(), paid_at, self.currency(), tuple(self.line(number, rules) for number in numbers))
+        states = {group_id: self.oracle.group_state(group_id).state for group_id in self.oracle.group_ids()}
+        groups = [group_id for group_id, state in states.items() if state == "open"]
+        if groups and self.rarely(2):
+            order = replace(order, group_id=self.one_of(groups))
+        elif self.rarely(24):
+            order = replace(order, group_id=self.one_of(("G404", *(group_id for group_id, state in states.items() if state != "open"))))
+        if self.rarely(4):
+            order = replace(order, referrer_id=self.member())
+        return replace(order, attributions=self.attributions()) if self.rarely(2) else order
+
+    def attributions(self) -> tuple[Attribution, ...]:
+        """One or two roles named, by member or by place."""
+        named = []
+        looked_at = tuple(sorted({rule.role for rule in self.newest_rules() if rule.kind == "attributed"})) or ROLES[:2]
+        for role in self.one_of((looked_at, looked_at, ROLES[1:3], (ROLES[0], ROLES[0]))):
+            by_place = self.rarely(2)
+            named.append(Attribution(role, scope=self.one_of(PLACES)) if by_place else Attribution(role, self.member()))
+        return tuple(dict.fromkeys(named))
 
     def line(self, line_no: int, rules: Sequence[Rule]) -> Line:
         """A line whose base often makes some rule's share end in a half."""
         return Line(
             line_no=line_no,
             base_minor=self.base(rules, 10**12),
-            quantity=self.one_of((1, 2, 3, 10**12)),
+            quantity=self.one_of((1, 2, 3, 10**12))
+            if self.mostly(6) and not any(rule.amounts.one_fixed or rule.amounts.fixed for rule in rules)
+            else 2,
             sku=self.one_of(("", "A1", "A2", "B7")),
             category=self.one_of(("", "tea", "茶")),
             kind=self.one_of((KIND_GOODS, KIND_UNSPECIFIED, KIND_GIFT_PACK, KIND_FEE)) if self.rarely(3) else KIND_GOODS,
+            attributions=self.attributions() if self.rarely(5) else (),
         )
 
     def base(self, rules: Sequence[Rule], most: int) -> int:
         """A base up to `most`."""
-        rates = [rate for rule in rules for rate in (rule.one_rate, *rule.rates.values()) if rate]
+        rates = [rate for rule in rules for rate in (rule.amounts.one_rate, *rule.amounts.rates.values()) if rate]
         halves = [rate.denominator // 2 for rate in rates if rate.denominator % 2 == 0 and rate.denominator // 2 <= most]
         if halves and self.mostly():
             half = self.one_of(halves)
@@ -283,7 +549,7 @@ class Drawing:
         plan = self.oracle.plan_in_force(order.paid_at)
         rules = plan[1].rules if plan else ()
         lines = []
-        everything = self.rarely(4)
+        everything = self.rarely(2 if any(rule.kind == "counted" for rule in rules) else 4)
         keeps_units = everything and self.rarely(3)
         for line_no, (base, quantity) in state.lines.items():
             if everything:
@@ -302,12 +568,94 @@ class Drawing:
 
     def release_due(self) -> ReleaseDue:
         """Exactly when something is due, a microsecond before, or much later; sometimes only one or two orders."""
-        completed = [fact for fact in self.oracle.log if isinstance(fact, Complete)]
-        days = sorted({rule.days for _, _, plan in self.oracle.plans() for rule in plan.rules})
+        due = sorted({due_at for source in self.oracle.books.sources() for _, _, due_at in self.oracle.books.due(source)})
         as_of = START + 400 * DAY_NS
-        if completed and days and self.mostly(3):
-            as_of = self.one_of(completed).completed_at + self.one_of(days) * DAY_NS - self.one_of((0, 0, US))
+        if due and self.mostly(3):
+            as_of = self.one_of(due) - self.one_of((0, 0, US))
         return ReleaseDue(as_of, self.one_of((0, 1, 2)))
+
+    def open_group(self) -> OpenGroup:
+        """By anybody."""
+        return OpenGroup(self.new_id(OpenGroup), self.member(), START + self.number(-2, 5) * DAY_NS)
+
+    def close_group(self) -> FormGroup | FailGroup:
+        """Formed or failed, whatever the group's state; rarely before it was opened."""
+        groups = self.oracle.group_ids()
+        if not groups or self.rarely(12):
+            return FormGroup("G404", START) if self.rarely(2) else FailGroup("G404", START)
+        group_id = self.one_of(groups)
+        orders = self.oracle.group_state(group_id).order_ids
+        earliest = max([self.oracle.group_state(group_id).opened_at, *(self.oracle.order_state(order_id).paid_at for order_id in orders)])
+        at = earliest + (self.number(0, 9) * DAY_NS if self.mostly(8) else -US)
+        return FormGroup(group_id, at) if self.mostly(3) else FailGroup(group_id, at)
+
+    def record_task(self) -> RecordTask:
+        """Some task of somebody."""
+        return RecordTask(self.new_id(RecordTask), self.member(), self.one_of((*TASKS, TASKS[0])), self.time())
+
+    def close_period(self) -> ClosePeriod:
+        """The period of some order, rarely before its end, or of a name that means nothing."""
+        counting = sorted({book.period_id for book in self.oracle.books.orders.values() if book.period_id})
+        at = START + 60 * DAY_NS
+        if not counting or self.rarely(8):
+            wrong = ("2026-01", "2026-W02", "2026-01-03", "main.1", "2026-13", "soon", "2026-W54", "2026-02-30", "2031-01-03", "2019-05")
+            return ClosePeriod(self.one_of(wrong), at)
+        period_id = self.one_of(counting)
+        if self.rarely(4):
+            found = self.oracle.books.plan_of_period(period_id)
+            at = found[2].end - self.one_of((0, US)) if found else at
+        return ClosePeriod(period_id, at)
+
+    def grant_role(self) -> GrantRole:
+        """A role at a place or everywhere, for a while or for good; rarely to a stranger, or for less than no time."""
+        role = self.role()
+        scope = "" if role == "partner" and self.mostly(8) else self.one_of((*PLACES[:2], *PLACES, ""))
+        start = START + self.number(-3, 10) * DAY_NS
+        until = 0 if self.mostly(3) else start + (self.number(1, 20) * DAY_NS if self.mostly(8) else 0)
+        return GrantRole(self.new_id(GrantRole), self.member(), role, scope, self.one_of((0, 1, 2, 5)), start, START, until)
+
+    def end_role(self) -> EndRole:
+        """Of a role granted; rarely of none, or before it was granted."""
+        grants = [fact for fact in self.oracle.log if isinstance(fact, GrantRole)]
+        if not grants or self.rarely(12):
+            return EndRole("R404", START)
+        grant = self.one_of(grants)
+        return EndRole(grant.grant_id, grant.effective_from + (self.one_of((0, 1, 2, 9)) * DAY_NS if self.mostly(8) else -US))
+
+    def move_deposit(self) -> MoveDeposit:
+        """In, back or forfeited; around what is held."""
+        held = [member_id for member_id, balance in self.oracle.balances().items() if balance.deposit]
+        member_id = self.one_of(held) if held and self.mostly() else self.member()
+        deposit = self.oracle.balance(member_id).deposit
+        kind = self.one_of((DEPOSIT_RETURNED, DEPOSIT_FORFEITED)) if deposit and self.mostly(3) else DEPOSIT_PAID_IN
+        amount = self.one_of((500, 10_000)) if kind == DEPOSIT_PAID_IN else self.one_of((deposit, 1, deposit + 1))
+        kind = DEPOSIT_RETURNED if self.rarely(16) else kind
+        return MoveDeposit(self.new_id(MoveDeposit), member_id, kind, amount, self.currency(), self.time(), self.one_of(("", "contract 7")))
+
+    def transfer_stock(self) -> TransferStock:
+        """From anybody to anybody, at a gain or a loss; rarely to themselves."""
+        lines = (StockLine("A1", self.number(1, 9), 500, self.one_of((700, 500, 450))), StockLine("", 1, 0, 10))
+        return TransferStock(
+            self.new_id(TransferStock), self.member(), self.member(), self.currency(), lines[: self.number(1, 2)], self.time()
+        )
+
+    def open_balance(self) -> OpenBalance:
+        """What somebody had: available or owed, pending, paid."""
+        member_id = self.member()
+        balance = self.oracle.balance(member_id)
+        owes = bool(balance.debt) or (self.rarely(3) and not balance.available)
+        pending = self.one_of((0, 300))
+        return OpenBalance(
+            self.new_id(OpenBalance),
+            member_id,
+            self.currency(),
+            self.time(),
+            available_minor=0 if owes else self.one_of((0, 900)),
+            pending_minor=pending,
+            pending_due_at=START + 9 * DAY_NS if pending else 0,
+            paid_minor=self.one_of((0, 4000)),
+            debt_minor=150 if owes else 0,
+        )
 
     def place_hold(self) -> PlaceHold:
         """On a member or on an order."""
@@ -366,18 +714,43 @@ class Drawing:
 
     def trade(self) -> Write:
         """Something of what makes money move, the common things more often."""
-        kinds: list[Callable[[], Write]] = [self.refund] * 6 + [self.order] * 4 + [self.complete] * 4 + [self.release_due] * 3
+        orders = len(self.oracle.order_ids())
+        kinds: list[Callable[[], Write]] = [self.order] * 8 + [self.complete, self.release_due, self.refund]
+        kinds += [self.refund] * 8 + [self.complete] * 4 + [self.release_due] * 3 if orders > 1 else [self.order] * 8
         if any(balance.available for balance in self.oracle.balances().values()):
             kinds += [self.request_payout] * 3
         if any(isinstance(fact, RequestPayout) for fact in self.oracle.log):
             kinds += [self.close_payout] * 3
         if any(isinstance(fact, PlaceHold) for fact in self.oracle.log):
             kinds += [self.lift_hold]
-        return self.one_of([*kinds, self.adjust, self.place_hold, self.lift_hold])()
+        rare: list[Callable[[], Write]] = [self.move_deposit, self.transfer_stock, self.open_balance, self.close_period]
+        rare += [self.open_group, self.close_group, self.record_task, self.grant_role]
+        return self.one_of([*kinds, *self.asked_for(), self.adjust, self.place_hold, self.lift_hold, self.one_of(rare)])()
+
+    def asked_for(self) -> list[Callable[[], Write]]:
+        """What the newest plans make something of."""
+        rules, kinds = self.newest_rules(), list[Callable[[], Write]]()
+        if any(rule.role for rule in rules):
+            kinds += [self.grant_role] * 3
+            kinds += [self.end_role] * 2 if any(isinstance(fact, GrantRole) for fact in self.oracle.log) else []
+        if any(rule.on == "group_formed" or rule.release.on == "group_formed" for rule in rules):
+            kinds += [self.close_group] * 2 if self.oracle.group_ids() else [self.open_group] * 3
+        if any(rule.kind == "counted" for rule in rules):
+            kinds += [self.order, self.order, self.refund, self.refund]
+        if any(rule.on == "task" for rule in rules):
+            kinds += [self.record_task] * 3
+        if any(book.period_id for book in self.oracle.books.orders.values()):
+            kinds += [self.close_period] * 3
+        if self.oracle.period_ids():
+            kinds += [*[self.correct] * 2, *[self.upgrade] * 2, *[self.refund] * 4]
+        if any(plan.seats for _, _, plan in self.oracle.plans()[-2:]):
+            kinds += [self.upgrade] * 2
+        return kinds
 
     def about_people(self) -> Write:
         """Something of what makes members, bindings, tiers and plans."""
-        kinds: list[Callable[[], Write]] = [self.upgrade] * 2 + [self.touch] * 2 + [self.correct, self.enroll, self.publish_plan]
+        kinds: list[Callable[[], Write]] = [self.upgrade] * 3 + [self.touch] * 2 + [self.correct, self.enroll, self.publish_plan]
+        kinds += [self.grant_role, self.end_role]
         return self.one_of(kinds)()
 
     def anything(self, told: Sequence[Write]) -> Write:
@@ -396,6 +769,7 @@ class Drawing:
         """Facts that do not know of each other, some under one id: what several callers tell at the same time."""
         kinds: list[Callable[[], Write]] = [self.request_payout] * 3 + [self.touch] * 2 + [self.order] * 2 + [self.refund] * 2
         kinds += [self.complete, self.close_payout, self.correct, self.upgrade, self.adjust, self.place_hold, self.lift_hold, self.enroll]
+        kinds += [self.record_task, self.grant_role, self.end_role, self.close_group, self.close_period, self.move_deposit]
         facts = [self.one_of(kinds)() for _ in range(count)]
         return [self.renamed(fact, f"once-{len(self.oracle.log)}-{self.number(1, count)}") for fact in facts]
 
@@ -418,6 +792,12 @@ class Drawing:
                 return replace(fact, adjustment_id=new_id)
             case PlaceHold():
                 return replace(fact, hold_id=new_id)
+            case RecordTask():
+                return replace(fact, task_id=new_id)
+            case GrantRole():
+                return replace(fact, grant_id=new_id)
+            case MoveDeposit():
+                return replace(fact, deposit_id=new_id)
             case _:
                 return fact
 
@@ -428,8 +808,14 @@ class Drawing:
         changes: list[tuple[str, object]] = []
         for spec in fields(fact):
             name, value = spec.name, getattr(fact, spec.name)
-            if name.endswith("_at"):
+            if name in ("expires_at", "pending_due_at", "effective_until"):
+                changes += [(name, value + DAY_NS)] if value else []
+            elif name.endswith("_at"):
                 changes += [(name, value + self.one_of((NS_PER_S, -US, US)))]
+            elif name in ("effective_from", "paid_minor"):
+                changes += [(name, value - US if name == "effective_from" else value + 1)]
+            elif name in ("weight", "role", "scope", "task", "source", "opener_id"):
+                changes += [(name, 7 if name == "weight" else f"{value}x")]
             elif name == "amount_minor":
                 changes += [(name, value + 1), (name, 0)]
             elif name == "currency":
@@ -450,6 +836,8 @@ class Drawing:
             first = fact.lines[0]
             other = self.one_of((replace(first, base_minor=first.base_minor + 1), replace(first, quantity=first.quantity + 1)))
             changes += [("lines", (other, *fact.lines[1:])), ("lines", (*fact.lines, RefundLine(first.line_no, 1, 0)))]
+        if isinstance(fact, TransferStock):
+            changes += [("lines", (*fact.lines, StockLine("B", 1, 1, 1)))]
         if isinstance(fact, PublishPlan):
             document = json.loads(fact.document)
             document["rules"][0]["id"] += "x"
@@ -467,6 +855,7 @@ class Drawing:
             (replace(first, category=first.category + "x"), *others),
             (replace(first, kind=KIND_FEE if first.kind != KIND_FEE else KIND_GOODS), *others),
             (*lines, Line(77, 0)),
+            (replace(first, attributions=(*first.attributions, Attribution("guide", scope="S1"))), *others),
         )
         return self.one_of(changed)
 
@@ -523,6 +912,28 @@ class Drawing:
             Adjust(new, who, ADJUST_WRITE_OFF, -1, CURRENCY, START),
             Adjust(new, who, 0, 1, CURRENCY, START),
             Adjust(new, who, ADJUST_CORRECTION, 1, CURRENCY, START, reason=""),
+            Order(new, who, START, CURRENCY, (line,), (Attribution("Creator", who),)),
+            Order(new, who, START, CURRENCY, (line,), (Attribution("creator"),)),
+            Order(new, who, START, CURRENCY, (line,), (Attribution("creator", who, "S1"),)),
+            Order(new, who, START, CURRENCY, (line,), group_id="a b"),
+            Upgrade(new, who, "member", START, EVIDENCE_PAID_ORDER, "", "", START + DAY_NS),
+            GrantRole(new, who, "", "", 1, START, START),
+            GrantRole(new, who, "creator", "", 1_000_001, START, START),
+            GrantRole(new, who, "creator", "", 1, START, START, START),
+            EndRole(new, START, reason=""),
+            OpenGroup(new, "", START),
+            FormGroup("", START),
+            FailGroup(new, START, reason=""),
+            RecordTask(new, who, "", START),
+            ClosePeriod("", START),
+            MoveDeposit(new, who, DEPOSIT_PAID_IN, 0, CURRENCY, START),
+            MoveDeposit(new, who, 9, 1, CURRENCY, START),
+            TransferStock(new, who, who, CURRENCY, (StockLine("", 1, 1, 1),), START),
+            TransferStock(new, who, STRANGER, CURRENCY, (), START),
+            OpenBalance(new, who, CURRENCY, START),
+            OpenBalance(new, who, CURRENCY, START, pending_minor=5),
+            OpenBalance(new, who, CURRENCY, START, available_minor=5, debt_minor=5),
+            OpenBalance(new, who, CURRENCY, START, available_minor=-5),
         )
 
 

@@ -25,29 +25,44 @@ from grpc_status import rpc_status
 from tests.oracle.facts import (
     NS_PER_S,
     Adjust,
+    Attribution,
     Balance,
+    ClosePeriod,
     Complete,
     ConfirmPayout,
     Correct,
     Detail,
+    EndRole,
     Enroll,
+    FailGroup,
     FailPayout,
+    FormGroup,
+    GrantRole,
+    GroupState,
     LiftHold,
     Lock,
     Member,
+    MoveDeposit,
+    OpenBalance,
+    OpenGroup,
     Order,
     OrderState,
     Outcome,
+    PeriodResult,
+    PeriodState,
     PlaceHold,
     PublishPlan,
+    RecordTask,
     Refund,
     ReleaseDue,
     RequestPayout,
+    TierChanged,
     Touch,
+    TransferStock,
     Upgrade,
 )
 
-Bulk = Enroll | Touch | Upgrade | Order | Complete | Refund
+Bulk = Enroll | Touch | Upgrade | Order | Complete | Refund | GrantRole | OpenBalance | RecordTask
 
 TIMEOUT_S = 30.0
 
@@ -73,6 +88,14 @@ REASONS = {
     "PAYOUT_CLOSED": (grpc.StatusCode.FAILED_PRECONDITION, "payout_id state"),
     "WRITE_OFF_EXCEEDS_DEBT": (grpc.StatusCode.FAILED_PRECONDITION, "member_id debt given"),
     "HOLD_UNKNOWN": (grpc.StatusCode.NOT_FOUND, "hold_id"),
+    "GROUP_UNKNOWN": (grpc.StatusCode.NOT_FOUND, "group_id"),
+    "GROUP_CLOSED": (grpc.StatusCode.FAILED_PRECONDITION, "group_id state"),
+    "PERIOD_UNKNOWN": (grpc.StatusCode.FAILED_PRECONDITION, "period_id expected"),
+    "PERIOD_NOT_OVER": (grpc.StatusCode.FAILED_PRECONDITION, "period_id ends_at given"),
+    "ROLE_GRANT_UNKNOWN": (grpc.StatusCode.NOT_FOUND, "grant_id"),
+    "SEATS_TAKEN": (grpc.StatusCode.FAILED_PRECONDITION, "tier quota"),
+    "PLAN_FORBIDDEN": (grpc.StatusCode.FAILED_PRECONDITION, "rule path problem"),
+    "DEPOSIT_EXCEEDS_HELD": (grpc.StatusCode.FAILED_PRECONDITION, "member_id held given"),
     "DATED_TOO_EARLY": (grpc.StatusCode.FAILED_PRECONDITION, "field earliest given"),
 }
 ACCOUNTS = {
@@ -85,6 +108,10 @@ ACCOUNTS = {
     log_pb2.ACCOUNT_BREAKAGE: "breakage",
     log_pb2.ACCOUNT_ADJUSTMENT: "adjustment",
     log_pb2.ACCOUNT_WRITE_OFF: "write_off",
+    log_pb2.ACCOUNT_DEPOSIT: "deposit",
+    log_pb2.ACCOUNT_MARGIN: "margin",
+    log_pb2.ACCOUNT_CLEARING: "clearing",
+    log_pb2.ACCOUNT_OPENING: "opening",
 }
 
 
@@ -168,20 +195,33 @@ class GrpcDriver:
         assert money.currency == self.currency, f"currency: got {money}"
         return money.minor_units
 
-    def _earnings(self, earnings: Sequence[ledger_pb2.Earning]) -> dict[str, int]:
-        assert len({earning.member_id for earning in earnings}) == len(earnings), f"a payee twice: got {earnings}"
-        return {earning.member_id: amount for earning in earnings if (amount := self._minor(earning.amount))}
+    def _earnings(self, earnings: Sequence[ledger_pb2.Earning], name: str) -> dict[str, object]:
+        """Money by member, points by member and kind; each once, and never nothing."""
+        told = {(earning.member_id, earning.amount.currency): earning.amount.minor_units for earning in earnings}
+        assert len(told) == len(earnings), f"a payee twice: got {earnings}"
+        return {
+            name: {who: amount for (who, asset), amount in told.items() if asset == self.currency and amount},
+            f"{name}_points": {key: amount for key, amount in told.items() if key[1] != self.currency and amount},
+        }
 
     def _recorded_order(self, recorded: ledger_pb2.RecordedOrder) -> Outcome:
+        points = {money.currency: money.minor_units for money in recorded.points_breakage if money.minor_units}
         detail = {
-            "earnings": self._earnings(recorded.earnings),
+            **self._earnings(recorded.earnings, "earnings"),
             "breakage": self._minor(recorded.breakage),
+            "breakage_points": points,
             "binding_locked": _lock(recorded.binding_locked) if recorded.HasField("binding_locked") else None,
+            "tier_changes": tuple(map(_tier_changed, recorded.tier_changes)),
         }
         return self._receipt(recorded.receipt, detail)
 
     def _recorded_refund(self, recorded: ledger_pb2.RecordedRefund) -> Outcome:
-        return self._receipt(recorded.receipt, {"reversed": self._earnings(recorded.reversed)})
+        detail = {
+            **self._earnings(recorded.reversed, "reversed"),
+            "tier_changes": tuple(sorted(map(_tier_changed, recorded.tier_changes), key=lambda change: change.member_id)),
+            **self._earnings(recorded.period_reversed, "period_reversed"),
+        }
+        return self._receipt(recorded.receipt, detail)
 
     # ------------------------------------------------------------------------------------------------------------- writes: plan
 
@@ -237,6 +277,7 @@ class GrpcDriver:
             tier=fact.tier,
             upgraded_at=timestamp(fact.upgraded_at),
             evidence=log_pb2.Evidence(kind=kind, order_id=fact.evidence_order_id, note=fact.evidence_note),
+            expires_at=timestamp(fact.expires_at) if fact.expires_at else None,
         )
 
     def _upgraded(self, reply: referral_pb2.UpgradeMemberResponse) -> Outcome:
@@ -259,6 +300,28 @@ class GrpcDriver:
             return self._receipt(reply.receipt, {"previous_referrer_id": reply.previous_referrer_id})
 
         return self._told(self._referral.CorrectBinding, request, read)
+
+    def grant_role(self, fact: GrantRole) -> Outcome:
+        return self._told(self._referral.GrantRole, self._grant(fact), self._by_receipt)
+
+    def _grant(self, fact: GrantRole) -> referral_pb2.GrantRoleRequest:
+        return referral_pb2.GrantRoleRequest(
+            program_id=self.program_id,
+            grant_id=fact.grant_id,
+            member_id=fact.member_id,
+            role=fact.role,
+            scope=fact.scope,
+            weight=fact.weight,
+            effective_from=timestamp(fact.effective_from),
+            effective_until=timestamp(fact.effective_until) if fact.effective_until else None,
+            granted_at=timestamp(fact.granted_at),
+        )
+
+    def end_role(self, fact: EndRole) -> Outcome:
+        request = referral_pb2.EndRoleRequest(
+            program_id=self.program_id, grant_id=fact.grant_id, ended_at=timestamp(fact.ended_at), reason=fact.reason
+        )
+        return self._told(self._referral.EndRole, request, self._by_receipt)
 
     # ----------------------------------------------------------------------------------------------------------- writes: orders
 
@@ -303,6 +366,12 @@ class GrpcDriver:
                 return ops_pb2.Fact(complete_order=ledger_pb2.CompleteOrderRequest(completion=_completion(fact)))
             case Refund():
                 return ops_pb2.Fact(refund_order=ledger_pb2.RefundOrderRequest(refund=_refund(fact)))
+            case GrantRole():
+                return ops_pb2.Fact(grant_role=self._grant(fact))
+            case OpenBalance():
+                return ops_pb2.Fact(open_balance=self._opening(fact))
+            case RecordTask():
+                return ops_pb2.Fact(record_task=self._task(fact))
             case _:
                 assert_never(fact)
 
@@ -320,6 +389,12 @@ class GrpcDriver:
                 return self._by_receipt(result.complete_order)
             case "refund_order":
                 return self._recorded_refund(result.refund_order.recorded)
+            case "grant_role":
+                return self._by_receipt(result.grant_role)
+            case "open_balance":
+                return self._by_receipt(result.open_balance)
+            case "record_task":
+                return self._task_recorded(result.record_task)
             case _:
                 return self._refusal(result.error)
 
@@ -362,6 +437,104 @@ class GrpcDriver:
                 case _:
                     outcomes.append(self._refusal(result.error))
         return outcomes
+
+    # -------------------------------------------------------------------------------------------- writes: groups, tasks, periods
+
+    def open_group(self, fact: OpenGroup) -> Outcome:
+        request = ledger_pb2.OpenGroupRequest(
+            program_id=self.program_id, group_id=fact.group_id, opener_id=fact.opener_id, opened_at=timestamp(fact.opened_at)
+        )
+        return self._told(self._ledger.OpenGroup, request, self._by_receipt)
+
+    def form_group(self, fact: FormGroup) -> Outcome:
+        request = ledger_pb2.FormGroupRequest(program_id=self.program_id, group_id=fact.group_id, formed_at=timestamp(fact.formed_at))
+        return self._told(self._ledger.FormGroup, request, lambda reply: self._receipt(reply.receipt, {"orders": reply.orders}))
+
+    def fail_group(self, fact: FailGroup) -> Outcome:
+        request = ledger_pb2.FailGroupRequest(
+            program_id=self.program_id, group_id=fact.group_id, failed_at=timestamp(fact.failed_at), reason=fact.reason
+        )
+
+        def read(reply: ledger_pb2.FailGroupResponse) -> Outcome:
+            return self._receipt(reply.receipt, {"orders": reply.orders, **self._earnings(reply.reversed, "reversed")})
+
+        return self._told(self._ledger.FailGroup, request, read)
+
+    def record_task(self, fact: RecordTask) -> Outcome:
+        return self._told(self._ledger.RecordTask, self._task(fact), self._task_recorded)
+
+    def _task(self, fact: RecordTask) -> ledger_pb2.RecordTaskRequest:
+        return ledger_pb2.RecordTaskRequest(
+            program_id=self.program_id, task_id=fact.task_id, member_id=fact.member_id, task=fact.task, done_at=timestamp(fact.done_at)
+        )
+
+    def _task_recorded(self, reply: ledger_pb2.RecordTaskResponse) -> Outcome:
+        return self._receipt(reply.receipt, self._earnings(reply.earnings, "earnings"))
+
+    def close_period(self, fact: ClosePeriod) -> Outcome:
+        request = ledger_pb2.ClosePeriodRequest(program_id=self.program_id, period_id=fact.period_id, closed_at=timestamp(fact.closed_at))
+        return self._told(
+            self._ledger.ClosePeriod, request, lambda reply: self._receipt(reply.receipt, {"rules": self._period_results(reply.rules)})
+        )
+
+    def _period_results(self, results: Sequence[ledger_pb2.PeriodRuleResult]) -> tuple[PeriodResult, ...]:
+        told = []
+        for result in results:
+            earnings = {(one.member_id, one.amount.currency): one.amount.minor_units for one in result.earnings if one.amount.minor_units}
+            told.append(PeriodResult(result.rule_id, result.volume, earnings, result.breakage.minor_units))
+        return tuple(told)
+
+    def move_deposit(self, fact: MoveDeposit) -> Outcome:
+        request = ledger_pb2.MoveDepositRequest(
+            program_id=self.program_id,
+            deposit_id=fact.deposit_id,
+            member_id=fact.member_id,
+            kind=cast(log_pb2.DepositKind.ValueType, fact.kind),
+            amount=type_pb2.Money(minor_units=fact.amount_minor, currency=fact.currency),
+            reason=fact.reason,
+            moved_at=timestamp(fact.moved_at),
+        )
+        return self._told(self._ledger.MoveDeposit, request, self._by_receipt)
+
+    def transfer_stock(self, fact: TransferStock) -> Outcome:
+        request = ledger_pb2.TransferStockRequest(
+            program_id=self.program_id,
+            transfer_id=fact.transfer_id,
+            from_member_id=fact.from_member_id,
+            to_member_id=fact.to_member_id,
+            currency=fact.currency,
+            lines=[
+                log_pb2.StockLine(
+                    sku=line.sku,
+                    quantity=line.quantity,
+                    unit_cost_minor=line.unit_cost_minor,
+                    unit_price_minor=line.unit_price_minor,
+                )
+                for line in fact.lines
+            ],
+            transferred_at=timestamp(fact.transferred_at),
+        )
+        return self._told(
+            self._ledger.TransferStock, request, lambda reply: self._receipt(reply.receipt, {"margin": self._minor(reply.margin)})
+        )
+
+    def open_balance(self, fact: OpenBalance) -> Outcome:
+        return self._told(self._ledger.OpenBalance, self._opening(fact), self._by_receipt)
+
+    def _opening(self, fact: OpenBalance) -> ledger_pb2.OpenBalanceRequest:
+        return ledger_pb2.OpenBalanceRequest(
+            program_id=self.program_id,
+            opening_id=fact.opening_id,
+            member_id=fact.member_id,
+            currency=fact.currency,
+            available_minor=fact.available_minor,
+            pending_minor=fact.pending_minor,
+            pending_due_at=timestamp(fact.pending_due_at) if fact.pending_due_at else None,
+            paid_minor=fact.paid_minor,
+            debt_minor=fact.debt_minor,
+            source=fact.source,
+            opened_at=timestamp(fact.opened_at),
+        )
 
     # --------------------------------------------------------------------------------------------------- writes: release, holds
 
@@ -430,33 +603,33 @@ class GrpcDriver:
 
     # -------------------------------------------------------------------------------------------------------------------- reads
 
-    def balance(self, member_id: str, position: int | None = None) -> Balance:
-        request = ledger_pb2.GetBalanceRequest(program_id=self.program_id, member_id=member_id)
+    def balance(self, member_id: str, position: int | None = None, asset: str = "") -> Balance:
+        request = ledger_pb2.GetBalanceRequest(program_id=self.program_id, member_id=member_id, asset=asset)
         if position is not None:
             request.position = position
         reply = self._ledger.GetBalance(request, timeout=TIMEOUT_S)
         assert position is None or reply.as_of_position == position
-        return self._balance(reply.balance, member_id)
+        return self._balance(reply.balance, member_id, asset)
 
-    def balances(self) -> Mapping[str, Balance]:
-        return self._listed_balances(page_size=1000)
+    def balances(self, asset: str = "") -> Mapping[str, Balance]:
+        return self._listed_balances(1000, asset)
 
-    def _listed_balances(self, page_size: int) -> dict[str, Balance]:
+    def _listed_balances(self, page_size: int, asset: str = "") -> dict[str, Balance]:
         balances: dict[str, Balance] = {}
-        request = ledger_pb2.ListBalancesRequest(program_id=self.program_id, page_size=page_size)
+        request = ledger_pb2.ListBalancesRequest(program_id=self.program_id, page_size=page_size, asset=asset)
         while True:
             page = self._ledger.ListBalances(request, timeout=TIMEOUT_S)
             assert len(page.balances) <= page_size
             for balance in page.balances:
                 assert balance.member_id not in balances, f"twice in the list: got {balance}"
-                balances[balance.member_id] = self._balance(balance, balance.member_id)
+                balances[balance.member_id] = self._balance(balance, balance.member_id, asset)
             if not page.next_page_token:
                 assert list(balances) == sorted(balances), f"not by member id: got {list(balances)}"
                 return balances
             request.page_token = page.next_page_token
 
-    def _balance(self, balance: ledger_pb2.Balance, member_id: str) -> Balance:
-        assert (balance.member_id, balance.currency) == (member_id, self.currency)
+    def _balance(self, balance: ledger_pb2.Balance, member_id: str, asset: str = "") -> Balance:
+        assert (balance.member_id, balance.currency) == (member_id, asset or self.currency)
         return Balance(
             pending=balance.pending_minor,
             available=balance.available_minor,
@@ -466,19 +639,22 @@ class GrpcDriver:
             accrued=balance.accrued_minor,
             reversed=balance.reversed_minor,
             adjusted=balance.adjusted_minor,
+            deposit=balance.deposit_minor,
+            margin=balance.margin_minor,
         )
 
-    def trial_balance(self) -> Mapping[str, int]:
-        reply = self._ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(program_id=self.program_id), timeout=TIMEOUT_S)
+    def trial_balance(self, asset: str = "") -> Mapping[str, int]:
+        reply = self._ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(program_id=self.program_id, asset=asset), timeout=TIMEOUT_S)
         trial = dict.fromkeys(ACCOUNTS.values(), 0)
         for account in reply.accounts:
-            trial[ACCOUNTS[account.account]] += self._minor(account.balance)
+            assert account.balance.currency == (asset or self.currency), f"currency: got {account}"
+            trial[ACCOUNTS[account.account]] += account.balance.minor_units
         assert len({account.account for account in reply.accounts}) == len(reply.accounts), f"an account twice: got {reply}"
         return trial
 
     def check_itself(self) -> None:
         """The projections are what the log says, by the server's own word; the log is what docs/log.md says; pages hold the whole list."""
-        assert self._listed_balances(page_size=3) == self.balances()
+        assert self._listed_balances(3) == self.balances()
         steps = self._ops.VerifyProjections(ops_pb2.VerifyProjectionsRequest(program_id=self.program_id), timeout=TIMEOUT_S)
         for step in steps:
             if step.WhichOneof("step") == "result":
@@ -498,7 +674,10 @@ class GrpcDriver:
             assert previous is None or nanoseconds(previous.recorded_at) < nanoseconds(entry.recorded_at), f"recorded: got {entry}"
             receipt = self._receipts.get(entry.position)
             assert receipt is None or (receipt.entry_hash, receipt.recorded_at) == (entry.hash, entry.recorded_at), f"receipt: got {entry}"
-            assert sum(posting.amount_minor for posting in _postings(entry)) == 0, f"postings: got {entry}"
+            sums: Counter[str] = Counter()
+            for posting in _postings(entry):
+                sums[posting.asset] += posting.amount_minor
+            assert not any(sums.values()), f"postings: got {entry}"
             previous = entry
         assert previous is not None
         assert set(self._receipts) <= set(range(1, previous.position + 1)), "a receipt beyond the log"
@@ -528,6 +707,8 @@ class GrpcDriver:
             binding_position=member.binding_position,
             tier_position=member.tier_position,
             direct_count=reply.direct_count,
+            tier_expires_at=nanoseconds(member.tier_expires_at) if member.HasField("tier_expires_at") else 0,
+            tier_frozen=member.tier_frozen,
         )
 
     def upline(self, member_id: str) -> list[str]:
@@ -537,21 +718,31 @@ class GrpcDriver:
 
     def order_state(self, order_id: str) -> OrderState:
         reply = self._ledger.GetOrder(ledger_pb2.GetOrderRequest(program_id=self.program_id, order_id=order_id), timeout=TIMEOUT_S)
-        entitlements: dict[tuple[int, str, str], int] = {}
+        entitlements: Counter[tuple[int, str, str]] = Counter()  # whoever holds a role twice is entitled twice
         for line in reply.lines:
             for entitled in line.entitlements:
-                key = (line.line_no, entitled.rule_id, entitled.member_id)
-                assert key not in entitlements, f"an entitlement twice: got {reply}"
-                entitlements[key] = entitled.amount_minor
+                entitlements[line.line_no, entitled.rule_id, entitled.member_id] += entitled.amount_minor
         return OrderState(
             paid_at=nanoseconds(reply.paid_at),
             completed_at=nanoseconds(reply.completed_at) if reply.HasField("completed_at") else 0,
             plan_position=reply.plan_position,
-            people=tuple((who.member_id, who.tier, who.binding_position, who.tier_position) for who in reply.people),
-            lines={line.line_no: (line.remaining_base_minor, line.remaining_quantity) for line in reply.lines},
+            people=tuple((who.member_id, who.tier, who.binding_position, who.tier_position) for who in reply.people if not who.role),
+            lines={line.line_no: (line.remaining_base_minor, line.remaining_quantity) for line in reply.lines if line.line_no},
             entitlements={key: amount for key, amount in entitlements.items() if amount},
             positions=tuple(reply.positions),
         )
+
+    def group_state(self, group_id: str) -> GroupState:
+        reply = self._ledger.GetGroup(ledger_pb2.GetGroupRequest(program_id=self.program_id, group_id=group_id), timeout=TIMEOUT_S)
+        assert reply.group_id == group_id
+        closed_at = nanoseconds(reply.closed_at) if reply.HasField("closed_at") else 0
+        return GroupState(reply.opener_id, reply.state, tuple(reply.order_ids), nanoseconds(reply.opened_at), closed_at)
+
+    def period_state(self, period_id: str) -> PeriodState:
+        reply = self._ledger.GetPeriod(ledger_pb2.GetPeriodRequest(program_id=self.program_id, period_id=period_id), timeout=TIMEOUT_S)
+        assert reply.period_id == period_id
+        times = (nanoseconds(reply.starts_at), nanoseconds(reply.ends_at), nanoseconds(reply.closed_at))
+        return PeriodState(*times, reply.plan_position, self._period_results(reply.rules), tuple(reply.positions))
 
 
 def _hashed_bytes(entry: log_pb2.Entry) -> bytes:
@@ -573,11 +764,19 @@ def _postings(entry: log_pb2.Entry) -> Sequence[log_pb2.Posting]:
     match entry.type.rsplit(".", 1)[0]:
         case "order.paid":
             return log_pb2.OrderPaidDecision.FromString(entry.decision).postings
-        case "order.refunded":
+        case "order.refunded" | "order.voided":
             return log_pb2.OrderRefundedDecision.FromString(entry.decision).postings
-        case "order.released":
+        case "order.released" | "reward.released":
             return log_pb2.OrderReleasedDecision.FromString(entry.decision).postings
-        case "payout.requested" | "payout.paid" | "payout.failed" | "adjustment.posted":
+        case "task.done":
+            return log_pb2.TaskDoneDecision.FromString(entry.decision).postings
+        case "period.closed":
+            return log_pb2.PeriodClosedDecision.FromString(entry.decision).postings
+        case "period.corrected":
+            return log_pb2.PeriodCorrectedDecision.FromString(entry.decision).postings
+        case "balance.opened":
+            return log_pb2.BalanceOpenedDecision.FromString(entry.decision).postings
+        case "payout.requested" | "payout.paid" | "payout.failed" | "adjustment.posted" | "deposit.moved" | "stock.transferred":
             return log_pb2.MovementDecision.FromString(entry.decision).postings
         case _:
             return ()
@@ -585,6 +784,14 @@ def _postings(entry: log_pb2.Entry) -> Sequence[log_pb2.Posting]:
 
 def _lock(lock: log_pb2.BindingLocked) -> Lock:
     return Lock(lock.member_id, lock.referrer_id, lock.touch_position)
+
+
+def _tier_changed(change: log_pb2.TierChange) -> TierChanged:
+    return TierChanged(change.member_id, change.kind, change.tier, change.previous_tier)
+
+
+def _attributions(named: Sequence[Attribution]) -> list[log_pb2.Attribution]:
+    return [log_pb2.Attribution(role=one.role, member_id=one.member_id, scope=one.scope) for one in named]
 
 
 def _order(fact: Order) -> ledger_pb2.Order:
@@ -601,9 +808,13 @@ def _order(fact: Order) -> ledger_pb2.Order:
                 sku=line.sku,
                 category=line.category,
                 kind=cast(log_pb2.LineKind.ValueType, line.kind),
+                attributions=_attributions(line.attributions),
             )
             for line in fact.lines
         ],
+        attributions=_attributions(fact.attributions),
+        group_id=fact.group_id,
+        referrer_id=fact.referrer_id,
     )
 
 

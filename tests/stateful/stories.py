@@ -19,14 +19,14 @@ def check_story(open_books: Callable[[], Driver], randomness: int, *, length: in
     """Tells one random story to new books, comparing after every fact. Raises AssertionError with the smallest story that still fails."""
     told: list[Write] = []
     try:
-        _tell_new(open_books(), Random(randomness), length, told)
+        tell_story(open_books(), Random(randomness), length, told)
     except AssertionError as error:
         smallest = minimal(open_books, told)
         lines = "\n".join(f"    {fact}," for fact in smallest)
         raise AssertionError(f"{disagreement(open_books, smallest) or error}\n  at the end of this story:\n{lines}") from error
 
 
-def _tell_new(books: Driver, generator: Random, length: int, told: list[Write]) -> None:
+def tell_story(books: Driver, generator: Random, length: int, told: list[Write]) -> None:
     """Draws a story fact by fact, each knowing what the ones before it did; `told` holds it, also when it ends early."""
     oracle = Oracle(CURRENCY)
     draw = RandomDrawing(generator, oracle)

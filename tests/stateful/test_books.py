@@ -45,7 +45,7 @@ def test_many_long_stories_give_the_oracles_answers_and_balances(open_books: Cal
     run_stories(open_books, settings(ANY_PACE, max_examples=300, stateful_step_count=50))
 
 
-@pytest.mark.parametrize("randomness", range(50))
+@pytest.mark.parametrize("randomness", range(51))
 def test_a_random_story_gives_the_oracles_answers_and_balances(open_books: Callable[[], GrpcDriver], randomness: int) -> None:
     """The same from a plain generator, which reaches more in the same time."""
     check_story(open_books, randomness, length=40)

@@ -1,4 +1,4 @@
-"""The statistics once more, slowly and by other means: every order keeps the list of everybody above its buyer."""
+"""The statistics once more, slowly and by other means: every order keeps the list of everybody above its buyer. Income is money alone."""
 
 import json
 from collections import Counter, defaultdict
@@ -30,7 +30,10 @@ class Model:
     referrers: dict[str, str] = field(default_factory=dict)
     locked_months: dict[str, str] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
-    plans: dict[int, list[str]] = field(default_factory=dict)
+    # {position: [(rule, whether it pays points)]}
+    plans: dict[int, list[tuple[str, bool]]] = field(default_factory=dict)
+    # {period: (plan, people, month)}
+    periods: dict[str, tuple[int, list[str], str]] = field(default_factory=dict)
     members: set[str] = field(default_factory=set)
     own: Counter[tuple[str, str]] = field(default_factory=Counter)
     direct: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -48,7 +51,7 @@ class Model:
         match entry.type:
             case "plan.published.v1":
                 document = json.loads(log_pb2.PlanPublished.FromString(entry.fact).document)
-                self.plans[entry.position] = [rule["id"] for rule in document["rules"]]
+                self.plans[entry.position] = [(rule["id"], "asset" in rule) for rule in document["rules"]]
             case "member.enrolled.v1":
                 self.members.add(log_pb2.MemberEnrolled.FromString(entry.fact).member_id)
             case "member.upgraded.v1":
@@ -61,7 +64,23 @@ class Model:
             case "order.paid.v1":
                 self.paid(entry)
             case "order.refunded.v1":
-                self.refunded(entry)
+                refund = log_pb2.OrderRefunded.FromString(entry.fact)
+                self.taken_back(entry, refund.order_id, sum(line.base_minor for line in refund.lines))
+            case "order.voided.v1":
+                order_id = log_pb2.OrderVoided.FromString(entry.fact).order_id
+                self.taken_back(entry, order_id, self.orders[order_id].remaining)
+            case "task.done.v1":
+                done = log_pb2.TaskDoneDecision.FromString(entry.decision)
+                shares = [share for line in done.lines for share in line.shares]
+                self.earn(done.plan_position, [person.member_id for person in done.people], month_of(entry.occurred_at), shares)
+            case "period.closed.v1":
+                closed = log_pb2.PeriodClosedDecision.FromString(entry.decision)
+                period = (closed.plan_position, [person.member_id for person in closed.people], month_of(closed.starts_at))
+                self.periods[log_pb2.PeriodClosed.FromString(entry.fact).period_id] = period
+                self.earn(*period, closed.shares)
+            case "period.corrected.v1":
+                period_id = log_pb2.PeriodCorrected.FromString(entry.fact).period_id
+                self.earn(*self.periods[period_id], log_pb2.PeriodCorrectedDecision.FromString(entry.decision).shares)
 
     def lock(self, lock: log_pb2.BindingLocked, month: str) -> None:
         self.referrers[lock.member_id] = lock.referrer_id
@@ -80,9 +99,11 @@ class Model:
         order = self.orders[told.order_id] = Order(told.member_id, month, above, 0, decided.plan_position, people)
         self.change(order, sum(line.base_minor for line in told.lines), decided.lines)
 
-    def refunded(self, entry: log_pb2.Entry) -> None:
-        told, decided = log_pb2.OrderRefunded.FromString(entry.fact), log_pb2.OrderRefundedDecision.FromString(entry.decision)
-        self.change(self.orders[told.order_id], -sum(line.base_minor for line in told.lines), decided.lines)
+    def taken_back(self, entry: log_pb2.Entry, order_id: str, base: int) -> None:
+        decided = log_pb2.OrderRefundedDecision.FromString(entry.decision)
+        order = self.orders[order_id]
+        # A voided order is refunded all the same, and counts no more.
+        self.change(order, -min(base, order.remaining), decided.lines)
         if decided.binding_released_member_id:
             del self.referrers[decided.binding_released_member_id]
 
@@ -94,12 +115,14 @@ class Model:
                 self.direct[person, month] += base
             for person in order.above:
                 self.team[person, month] += base
-        for line in lines:
-            for share in line.shares:
-                if share.payee:
-                    for month in (order.month, ""):
-                        rule = self.plans[order.plan][share.rule_index]
-                        self.income[order.people[share.payee - 1], rule, month] += share.amount_minor
+        self.earn(order.plan, order.people, order.month, [share for line in lines for share in line.shares])
+
+    def earn(self, plan: int, people: list[str], month: str, shares: Iterable[log_pb2.Share]) -> None:
+        for share in shares:
+            rule, points = self.plans[plan][share.rule_index]
+            if share.payee and not points:
+                for of in (month, ""):
+                    self.income[people[share.payee - 1], rule, of] += share.amount_minor
 
     def invites(self, *, paid: bool) -> Counter[tuple[str, str]]:
         buyers = {order.buyer for order in self.orders.values() if order.remaining}

@@ -158,7 +158,9 @@ def upgrade(roster: Roster, command: UpgradeMember) -> Answer:
         raise SeatsTaken(fact.tier, quota)
     lock = None if member.locked else BindingLock(fact.member_id, member.referrer_id, member.touch_position)
     timed = fact.expires_us is not None
-    previous, given = (roster.tier_behind if timed else roster.tier_at)(fact.member_id, command.occurred_us)
+    # What may be lost again must not lead back to a seat that has an end, and by that make it last.
+    behind = timed or (evidence.kind is EvidenceKind.PAID_ORDER and evidence.order_id)
+    previous, given = (roster.tier_behind if behind else roster.tier_at)(fact.member_id, command.occurred_us)
     decision = UpgradeDecision(previous, lock, given if timed else 0)
     return [Draft(f"member/{fact.member_id}", fact, decision, command.occurred_us, fact_id)]
 

@@ -143,6 +143,9 @@ def fold(figures: Figures, entry: Entry) -> None:
             if before is None:
                 raise LookupError(f"{fact.source} is not known")
             taken = before.remaining_minor if fact.base_minor is None else fact.base_minor
+            if not before.remaining_minor:
+                # Its group failed before: the money still goes back to the buyer, and nothing is taken out of the figures twice.
+                taken = 0
             after = before._replace(remaining_minor=before.remaining_minor - taken)
             if after.remaining_minor < 0:
                 raise ValueError(f"{fact.source} has {before.remaining_minor} left, and {taken} is taken back")
