@@ -463,6 +463,10 @@ class Books:
             newest = newest.before
         return replace(newest, seat=False) if newest else None
 
+    def _unsaid(self, before: Standing | None) -> Standing | None:
+        """An upgrade by hand does not say what gave the tier before it: that tier, should it come back, rests on nothing."""
+        return replace(before, position=0, order_id="") if before else None
+
     def _upgrade(self, fact: Upgrade) -> Detail:
         standing = self.standing(fact.member_id, fact.upgraded_at)
         if fact.expires_at or (fact.evidence_kind == EVIDENCE_PAID_ORDER and fact.evidence_order_id):
@@ -474,7 +478,7 @@ class Books:
             order_id=fact.evidence_order_id if fact.evidence_kind == EVIDENCE_PAID_ORDER else "",
             seat=fact.evidence_kind == EVIDENCE_SEAT_GRANTED,
             expires_at=fact.expires_at,
-            before=self.behind(fact.member_id),
+            before=self.behind(fact.member_id) if fact.expires_at else self._unsaid(self.behind(fact.member_id)),
         )
         self._enter("member.upgraded.v1", f"member/{fact.member_id}")
         return {"previous_tier": "" if standing is None or standing.frozen else standing.tier, "binding_locked": lock}
@@ -703,6 +707,8 @@ class Books:
                 changes.append(TierChanged(member_id, TIER_FROZEN, standing.tier, standing.tier))
             else:
                 before = standing.before.at(at) if standing.before else None
+                if before is not None and not before.position:
+                    before = replace(before, position=self.position + 1)
                 self.standings[member_id] = before
                 changes.append(TierChanged(member_id, TIER_DEMOTED, before.tier if before else "", standing.tier))
         return changes
