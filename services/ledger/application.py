@@ -363,15 +363,20 @@ class Loading:
         books = self._books
         for member_id in members:
             books.members.setdefault(member_id, None)
+        above = ", ".join("m." + name for name in MEMBER_COLUMNS.split(", "))
+        start = f"select {MEMBER_COLUMNS}{{}} from ledger.members where program_id = %s and member_id = any(%s::text[])"
+        up = f"select {above}{{}} from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id"
+        if depth is None:
+            # Whoever stands above several is there once.
+            path = f"{start.format('')} union {up.format('')}"
+        else:
+            path = f"{start.format(', 0 as depth')} union all {up.format(', p.depth + 1')} where p.depth < {int(depth)}"
         cursor = await self._connection.execute(
-            f"with recursive path as ("
-            f" select {MEMBER_COLUMNS}, 0 as depth from ledger.members where program_id = %s and member_id = any(%s::text[])"
-            f" union all select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}, p.depth + 1 from path p"
-            f" join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id where p.depth < %s)"
+            f"with recursive path as ({path})"
             f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))},"
             " s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
-            f" from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
-            [self._program_id, array(members), self._program_id, 2**31 - 1 if depth is None else depth, self._program_id],
+            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
+            [self._program_id, array(members), self._program_id, self._program_id],
         )
         for row in await cursor.fetchall():
             books.members[row[0]] = Member(*row[1:7])

@@ -424,3 +424,34 @@ def test_a_promotion_over_a_seat_leads_back_to_the_tier_before_the_seat() -> Non
     story.given(sold("O1", "C", 1000, day=5), refund("R", (1, 10, 1000), day=20))
     member = story.books.members["C"]
     assert member is not None and (member.tier, member.tier_position) == ("member", 6) and story.books.standings == {}
+
+
+def test_what_was_paid_at_once_is_not_taken_from_what_waits_for_the_same_moment() -> None:
+    """Goods that are delivered when they are paid: both shares fall due then."""
+    now = {**FIRST, "id": "now", "release": {"on": "at_once"}}
+    story = Story(plan(now, {**FIRST, "rate": "5%"}, release={"days": 0})).given(sold("O1", "C", 10_000), complete(day=1))
+    story.given(refund("R1", (1, 10, 10_000), day=5))
+    assert story.money("B") == {"accrued": 1500, "reversed": 1500} and story.books.due == {}
+
+
+def test_a_gain_by_a_late_refund_is_taken_back_from_where_it_went() -> None:
+    """B is second and held when C's refund makes B first; then B's own order goes back."""
+    board = {**BOARD, "places_minor": [1000, 500], "release": {"on": "at_once"}}
+    story = Story(plan(board)).given(sold("O1", "C", 3000), sold("O2", "B", 2000), close("1970-01", 31))
+    story.given(c.PlaceHold(f.HoldPlaced("H", "B", "", "odd"), 32 * DAY_US), refund("R1", (1, 10, 3000), day=33))
+    assert story.money("B") == {"pending": 500, "available": 500, "accrued": 1000}
+    story.given(refund("R2", (1, 10, 2000), order_id="O2", day=34))
+    held = story.books.balance("B")
+    assert (held.pending, held.available, held.debt) == (0, 0, 0) and held.accrued == held.reversed
+
+
+def test_a_board_of_invites_alone_counts_the_one_who_brought_the_buyer() -> None:
+    story = Story(plan({**BOARD, "board": "invites"})).given(sold("O1", "C", 100), close("1970-01", 31))
+    assert story.money("B") == {"pending": 100, "accrued": 100}
+
+
+def test_a_task_of_two_rules_is_one_posting_for_each_payee() -> None:
+    rules = [{"id": f"r{n}", "kind": "triggered", "on": "task", "task": "t", "to": {"member": 5 * n, "referrer": n}} for n in (1, 2)]
+    story = Story(plan(FIRST, *rules)).given(sold("O1", "C", 0))
+    told = story.when(c.RecordTask(f.TaskDone("t1", "C", "t"), 2 * DAY_US))
+    assert postings(told) == [("COMMISSION", "", -18), ("PENDING", "C", 15), ("PENDING", "B", 3)]

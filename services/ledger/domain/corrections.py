@@ -23,7 +23,7 @@ Changes = Mapping[tuple[int, int], int]
 
 
 def correct(ahead: Ahead, fact: PeriodCorrected, counts: Iterable[Count]) -> tuple[PeriodCorrected, PeriodCorrectedDecision] | None:
-    """What a closed period gives without what these counts take out of it; None where that is nothing less and nothing counted."""
+    """What a closed period gives without what these counts take out of it; None where they move no figure of its rules."""
     books = ahead.books
     period = ahead.period(fact.period_id)
     assert period is not None, "an order's period that is closed has a stream"
@@ -75,9 +75,13 @@ def booked(
         # A hold stops what would come to a member, never what is taken back.
         held = amount > 0 and ahead.books.is_held(member_id)
         if held or not (at_once or (period is not None and key in period.released)):
-            moved[(Account.PENDING, member_id)] = moved.get((Account.PENDING, member_id), 0) + amount
-            due[key] = due.get(key, 0) + amount
-            continue
+            waiting = (period.due.get(key, 0) if period else 0) + due.get(key, 0)
+            here = max(amount, -waiting)
+            moved[(Account.PENDING, member_id)] = moved.get((Account.PENDING, member_id), 0) + here
+            due[key] = due.get(key, 0) + here
+            amount -= here
+            if not amount:
+                continue
         balance = ahead.balance(member_id, rule.asset)
         for account, part in settle(balance, amount) if amount > 0 else claw_back(balance, -amount):
             moved[(account, member_id)] = moved.get((account, member_id), 0) + part

@@ -156,7 +156,8 @@ def moved(order: Order, standing: Standing, before: Remaining | None, after: Rem
             add(invitee_counter(counted.id), order.inviter, buyer, turn)
             _, change = qualified(order, standing, counted, before, after, read)
             add(qualified_counter(counted.id), "", order.inviter, change)
-    for _, rule in plan.period_rules:
+    # After a closed campaign an order counts in no period.
+    for _, rule in plan.period_rules if order.period_id else ():
         meant = _meant(standing, rule.when)
         if isinstance(rule, Rank) and rule.board == "invites":
             if order.invited and order.inviter:

@@ -277,9 +277,10 @@ class Rooms:
 
     def _room(self, rule: Paying, key: tuple[int, int]) -> int:
         limits = [] if rule.cap_order_minor is None else [rule.cap_order_minor]
-        period = self._period(*key) if self._period and rule.cap_period_minor is not None else None
-        if period is not None:
-            limits.append(max(0, period))
+        if rule.cap_period_minor is not None:
+            # Who was given nothing when the order was recorded has no room frozen, and gains nothing by a refund.
+            period = self._period(*key) if self._period else 0
+            limits.append(max(0, period or 0))
         room = min(limits) if limits else 2**63 - 1
         self.asked[key] = room
         return room

@@ -115,7 +115,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
             slot = (payee, rule.release.on == "at_once" and payee > 0)
             mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
-    postings, due = _accrual(ahead, people, earned, fact.currency, command.occurred_us)
+    postings, due = accrual(ahead, people, earned, fact.currency, command.occurred_us)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
         version.position,
@@ -290,7 +290,7 @@ def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineSha
     return [*lines, LineShares(0, tuple(whole))]
 
 
-def _accrual(
+def accrual(
     ahead: Ahead, people: Sequence[Person], earned: Mapping[str, Mapping[tuple[int, bool], int]], currency: str, occurred_us: int
 ) -> tuple[tuple[Posting, ...], tuple[DueChange, ...]]:
     """Postings of what is earned now, {asset: {(payee, at once): amount}}: for each asset the company's, then each payee's.
@@ -558,7 +558,7 @@ def _reversal(
     for _, _, asset in changes:
         postings[asset] = {(Account.COMMISSION, ""): -sum(amount for key, amount in changes.items() if key[2] == asset)}
     due: dict[tuple[str, int, str], int] = {}
-    pending = _pending(order, plan) if plan.counted_rules else None
+    pending = _pending(order, plan)
     for (payee, release, asset), amount in changes.items():
         if not payee:
             _add(postings[asset], Account.BREAKAGE, "", amount)
@@ -568,18 +568,23 @@ def _reversal(
         due_us = order.due_us(release, plan)
         left = amount
         if order.waits(member_id, release, due_us, asset):
-            if pending is not None:
-                # A reward that another order gave is not here to be taken: what is pending here never falls below nothing.
-                slot = _Slot(member_id, release if due_us is None else None, due_us, asset)
-                stood = pending.get(slot, 0)
-                pending[slot] = stood + amount
-                left = max(0, stood + amount) - max(0, stood)
+            # What is pending here never falls below nothing: a counted reward may be another order's, and what was paid at once may
+            # share its due time with what waits.
+            slot = _Slot(member_id, release if due_us is None else None, due_us, asset)
+            stood = pending.get(slot, 0)
+            pending[slot] = stood + amount
+            left = max(0, stood + amount) - max(0, stood)
             _add(postings[asset], Account.PENDING, member_id, left)
             if due_us is not None:
                 key = (member_id, due_us, asset)
                 due[key] = due.get(key, 0) + left
             left = amount - left
-        if left:
+        if left > 0 and ahead.books.is_held(member_id):
+            # A hold stops what would come to a member, never what is taken back.
+            _add(postings[asset], Account.PENDING, member_id, left)
+            key = (member_id, due_us if due_us is not None else order.paid.occurred_us, asset)
+            due[key] = due.get(key, 0) + left
+        elif left:
             balance = ahead.balance(member_id, asset)
             for account, part in settle(balance, left) if left > 0 else claw_back(balance, -left):
                 _add(postings[asset], account, member_id, part)

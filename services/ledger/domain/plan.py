@@ -144,7 +144,7 @@ def _reach(rule: Rule) -> int:
             return rule.depth
         case Attributed():
             return 1 if rule.with_referrer == "split" else 0
-        case Triggered() | Counted():
+        case Triggered() | Counted() | Rank(board="invites"):
             return 1
     return 0
 

@@ -4,11 +4,11 @@ from services.kernel.decider import Answer, Draft, repeated
 from services.kernel.refusals import MemberUnknown, NoPlanInForce
 from services.kernel.times import DAY_US, to_text
 from services.ledger.domain import counting
-from services.ledger.domain.books import Ahead, Books, settle
+from services.ledger.domain.books import Ahead, Books
 from services.ledger.domain.commands import RecordTask
 from services.ledger.domain.engine import ENGINE_VERSION
-from services.ledger.domain.facts import Account, Count, DueChange, LineShares, Posting, Share, TaskDoneDecision
-from services.ledger.domain.orders import path
+from services.ledger.domain.facts import Count, DueChange, LineShares, Share, TaskDoneDecision
+from services.ledger.domain.orders import accrual, path
 from services.ledger.domain.plan import Plan
 from services.ledger.domain.rules import Triggered
 
@@ -32,7 +32,8 @@ def record(books: Books, command: RecordTask) -> Answer:
     shares: list[Share] = []
     counts: list[Count] = []
     due: dict[tuple[str, int, str], int] = {}
-    postings: list[Posting] = []
+    # {asset: {(payee, at once): amount}}, money first.
+    earned: dict[str, dict[tuple[int, bool], int]] = {"": {}}
     for index, rule in rules_of(plan, fact.task):
         if rule.most is not None:
             key = counting.Key(counting.task_counter(rule.id), "", fact.member_id)
@@ -40,31 +41,27 @@ def record(books: Books, command: RecordTask) -> Answer:
                 continue
             counts.append(Count(*key, 1))
         given = [(1, rule.buyer_minor), (2 if len(people) > 1 else 0, rule.referrer_minor)]
-        mine = [Share(index, payee, amount) for payee, amount in given if amount]
-        shares += mine
-        asset = plan.asset_of(rule)
-        postings.append(Posting(Account.COMMISSION, "", -sum(share.amount_minor for share in mine), asset))
-        for _, payee, amount in mine:
-            if not payee:
-                postings.append(Posting(Account.BREAKAGE, "", amount, asset))
+        for payee, amount in given:
+            if not amount:
                 continue
-            member_id = people[payee - 1].member_id
-            if rule.release.on == "at_once" and not books.is_held(member_id):
-                for account, part in settle(ahead.balance(member_id, rule.asset), amount):
-                    postings.append(Posting(account, member_id, part, asset))
-                    ahead.moves(member_id, rule.asset, account, part)
-                continue
-            # There is nothing to complete: a task is done when it is done.
-            slot = (member_id, command.occurred_us + rule.release.days * DAY_US, rule.asset)
-            due[slot] = due.get(slot, 0) + amount
-            postings.append(Posting(Account.PENDING, member_id, amount, asset))
+            shares.append(Share(index, payee, amount))
+            at_once = rule.release.on == "at_once" and payee > 0
+            mine = earned.setdefault(rule.asset, {})
+            mine[(payee, at_once)] = mine.get((payee, at_once), 0) + amount
+            if payee and not at_once:
+                # There is nothing to complete: a task is done when it is done.
+                slot = (people[payee - 1].member_id, command.occurred_us + rule.release.days * DAY_US, rule.asset)
+                due[slot] = due.get(slot, 0) + amount
+    postings, held_back = accrual(ahead, people, earned, books.currency, command.occurred_us)
+    for member_id, due_us, amount, asset in held_back:
+        due[(member_id, due_us, asset)] = due.get((member_id, due_us, asset), 0) + amount
     decision = TaskDoneDecision(
         ENGINE_VERSION,
         version.position,
         people,
         (LineShares(0, tuple(shares)),) if shares else (),
         tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items()),
-        tuple(postings),
+        postings,
         tuple(counts),
     )
     return [Draft(stream, fact, decision, command.occurred_us)]
