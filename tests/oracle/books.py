@@ -794,7 +794,7 @@ class Books:
             if self.plan_in_force(period.start) == (position, plan):
                 return position, plan, period
             start = fact.published_at if plan.effective_from is None else plan.effective_from
-            if period.start < start < period.end:
+            if period.start <= start < period.end:
                 later.append((start, position, plan, period))
         return min(later, key=lambda one: (one[0], -one[1]))[1:] if later else None
 

@@ -53,7 +53,8 @@ def governing(books: Books, period_id: str, at_us: int) -> tuple[PlanVersion, Pe
     for version, period in reversed(able):
         if books.plan_in_force(period.starts_us) is version:
             return version, period
-    in_it = [(v, period) for v, period in able if period.starts_us < v.effective_from_us < period.ends_us]
+    # One that came into force as the period began may have been replaced since, from that same time on.
+    in_it = [(v, period) for v, period in able if period.starts_us <= v.effective_from_us < period.ends_us]
     if in_it:
         return min(in_it, key=lambda one: (one[0].effective_from_us, -one[0].position))
     by_period = [version.plan for version in books.plans if version.plan.period_rules]
