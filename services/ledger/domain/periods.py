@@ -36,7 +36,8 @@ def period_of(plan: Plan, at_us: int) -> Period:
             name, next_ = f"{year:04d}-W{week:02d}", first + timedelta(days=7)
         case _:
             first = day.replace(day=1)
-            name, next_ = f"{first:%Y-%m}", (first + timedelta(days=32)).replace(day=1)
+            # strftime leaves out the zeros of a year before 1000.
+            name, next_ = f"{first.year:04d}-{first.month:02d}", (first + timedelta(days=32)).replace(day=1)
     return Period(name, day_us(first, plan.zone_us), day_us(next_, plan.zone_us))
 
 
