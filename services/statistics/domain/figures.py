@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import NamedTuple, assert_never
 
 from services.kernel.decider import Entry
-from services.kernel.times import EPOCH
+from services.kernel.times import EARLIEST_US, EPOCH
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
 from services.statistics.domain.places import Placement, climb, referrer_at
 
@@ -104,7 +104,8 @@ class Figures:
 
 def month_of(us: int) -> str:
     """The calendar month of a time, in UTC: 2026-03."""
-    moment = EPOCH + timedelta(microseconds=us)
+    # A period that holds the first day of the calendar may begin before it, in its own zone.
+    moment = EPOCH + timedelta(microseconds=max(us, EARLIEST_US))
     return f"{moment.year:04}-{moment.month:02}"
 
 
