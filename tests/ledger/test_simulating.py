@@ -249,6 +249,18 @@ def test_a_draft_is_compared_by_total_by_rule_and_by_member() -> None:
     assert report.by_member == (Row("A", "CNY", 250, 0), Row("B", "CNY", 500, 600))
 
 
+def test_a_version_that_came_into_force_in_a_period_does_not_close_it_beside_the_draft() -> None:
+    """The recorded plan paid a board of places for the month; a draft without one pays none of it."""
+    shop = Shop(RICH | {"period": "month"}, at=(DAY_US,))
+    for member, referrer in (("A", ""), ("B", "A"), ("C", "B")):
+        shop.enroll(member, referrer)
+    shop.order("O1", "C", 10_000, day=2)
+    assert shop.do(c.ClosePeriod(f.PeriodClosed("1970-01"), 40 * DAY_US))
+    total = shop.simulate(TWO_LEVEL).totals[0]
+    # 10% to B, whose own bond is not locked yet, so that the second generation is left over.
+    assert (total.simulated_minor, total.simulated_breakage_minor, total.refused) == (1_000, 500, 1)
+
+
 def test_only_orders_paid_in_the_window_count_with_their_refunds_whenever_those_are() -> None:
     shop = family(TWO_LEVEL)
     for day in (1, 2, 3):

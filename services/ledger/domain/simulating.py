@@ -157,12 +157,22 @@ class Simulation:
             self._upgrade(entry, fact)
         elif isinstance(fact, f.PlanPublished):
             evolve(self._shadow, entry)
-            self._plans[entry.position] = self._shadow.plans[-1]
+            version = self._plans[entry.position] = self._shadow.plans.pop()
             self._shadow.plans.remove(self._draft)
-            self._shadow.plans.append(self._draft)
+            self._shadow.plans += [*self._beside(version), self._draft]
         for change in tier_changes(entry):
             if change.kind is not f.TierChangeKind.FROZEN:
                 self._tiers[change.member_id] = change.tier
+
+    def _beside(self, version: PlanVersion) -> list[PlanVersion]:
+        """A recorded version as it is in force where the draft is: one that would come into force meanwhile waits for the draft's end, as
+        closing a period also asks what came into force in it."""
+        if not self._draft.in_force(version.effective_from_us):
+            return [version]
+        ends_us = self._draft.effective_until_us
+        if ends_us is None or not (version.effective_until_us is None or ends_us < version.effective_until_us):
+            return []
+        return [replace(version, effective_from_us=ends_us)]
 
     # ------------------------------------------------------------ as recorded
 
