@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.kernel.times import DAY_US
+from services.ledger.domain import bounds
 from services.ledger.domain.bounds import most
 from services.ledger.domain.engine import BREAKAGE, Rooms, Standing, entitle
 from services.ledger.domain.facts import Attribution, LineKind, OrderLine, OrderPaid, Person
@@ -105,3 +107,26 @@ def test_no_order_pays_more_than_the_bound(document: dict[str, Any], order: tupl
     base = sum(line.base_minor for line in fact.lines)
     # Each share is rounded for itself, up by less than one unit.
     assert paid <= bound.share * base + len(shares)
+
+
+@pytest.mark.parametrize("at_most", [1, 30, 200, 1000, 10_000])
+def test_too_many_order_sizes_to_look_at_leave_an_upper_bound(monkeypatch: pytest.MonkeyPatch, at_most: int) -> None:
+    """A document of hundreds of minimum sizes is answered after so many looks, and what was not looked at never makes the bound smaller."""
+    rules = [
+        {"id": f"fixed-{n}", "kind": "self", "fixed_minor": n + 1, "per": "order", "when": {"min_order_minor": 100 + n}} for n in range(40)
+    ] + [{"id": f"rate-{n}", "kind": "generation", "generation": 1, "rate": f"0.{n:02}%"} for n in range(1, 20)]
+    overrides = [{"when": {"min_order_minor": 50 * n}, "rules": {"rate-7": {"rate": f"{n % 7}%"}}} for n in range(1, 60)]
+    plan = parse({"plan": "p", "version": 1, "currency": "GBP", "rules": rules, "overrides": overrides})
+    exact = bounds.most(plan).share
+    looks = 0
+    pay = bounds._pay
+
+    def counted(*arguments: Any) -> bounds.Pay:
+        nonlocal looks
+        looks += 1
+        return pay(*arguments)
+
+    monkeypatch.setattr(bounds, "MOST_LOOKS", at_most)
+    monkeypatch.setattr(bounds, "_pay", counted)
+    assert bounds.most(plan).share >= exact
+    assert looks <= max(at_most, 3 * len(rules))

@@ -79,7 +79,9 @@ def most(plan: Plan) -> Most:
     unbounded = {index: why for index in options if (why := _loose(plan.rules[index], options[index], whens))}
     counted = {index: plan.rules[index] for index in options if index not in unbounded or isinstance(plan.rules[index], Paying)}
     worst = Most(NONE, {}, unbounded)
-    for group in _cells(whens, plan, MOST_LOOKS // max(1, len(whens))):
+    # What is looked at for each kind of line: every condition, every amount of every rule.
+    each = max(len(whens), sum(1 + len(one.overrides) for one in options.values()))
+    for group in _cells(whens, plan, MOST_LOOKS // max(1, each)):
         rates: dict[int, Fraction] = {}
         fixed: dict[int, Fraction] = {}
         for cell in group:
@@ -242,9 +244,16 @@ def _cells(whens: Sequence[When], plan: Plan, at_most: int) -> Iterable[list[Cel
         _windows(whens, plan),
     ]
     sizes = sorted({0, *(when.min_order_minor for when in whens)})
-    by_size = [(size, sum(1 << at for at, when in enumerate(whens) if when.min_order_minor <= size)) for size in sizes]
-    looks = len(sizes)
     certain = sum(1 << at for at, when in enumerate(whens) if not when.stores and not when.regions)
+    # Too many sizes to look at: some that follow one another are taken for one, of the least of them and with what any of them satisfies.
+    step = -(-len(sizes) // max(at_most, 2))
+    by_size = []
+    for first in (0, *range(1, len(sizes), step)):
+        last = sizes[0] if not first else sizes[min(first + step, len(sizes)) - 1]
+        by_size.append((sizes[first], sum(1 << at for at, when in enumerate(whens) if when.min_order_minor <= last)))
+        if last > sizes[first]:
+            certain &= ~sum(1 << at for at, when in enumerate(whens) if sizes[first] < when.min_order_minor <= last)
+    looks = len(by_size)
     kept: dict[int, set[int]] = {}
     for number, masks in sorted(enumerate([*line, *order]), key=lambda one: len(one[1])):
         looks *= len(masks)
