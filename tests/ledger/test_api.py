@@ -16,7 +16,7 @@ from tests.given import Client, day, line, money, reason
 
 @pytest.fixture
 def story(client: Client) -> Client:
-    """SCHEMES 5: A brought B, B brought C; C's order of 179.03 and 89.96 is released, B is paid, line 2 comes back in three parts."""
+    """Worked case: A brought B, B brought C; C's order of 179.03 and 89.96 is released, B is paid, line 2 comes back in three parts."""
     client.publish()
     for member, referrer in (("A", ""), ("B", "A"), ("C", "B")):
         client.enroll(member, referrer)

@@ -174,7 +174,7 @@ def test_an_order_sees_an_upgrade_recorded_just_before_it() -> None:
 
 
 def test_the_worked_case_two_levels_coupon_partial_refunds_debt() -> None:
-    """SCHEMES 5: B 26.90, A 13.45; B is paid; Y comes back in three parts; B owes 9.00, A keeps 8.95; 12.00 clears it and leaves 3.00."""
+    """Worked case: B 26.90, A 13.45; B is paid; Y comes back in three parts; B owes 9.00, A keeps 8.95; 12.00 clears it and leaves 3.00."""
     story = Story().given(order("O0", "B", 0), order(), complete(), release(), payout("P1", "B", 2690), paid("P1"))
     for number, base in enumerate((2999, 2999, 2998)):
         [draft] = story.when(refund(f"R{number}", (2, 1, base)))

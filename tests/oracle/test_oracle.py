@@ -1,4 +1,4 @@
-"""The oracle against figures worked out by hand: the cases of SCHEMES section 5, and the rules of the lifetime lock of section 3."""
+"""The oracle against figures worked out by hand: the worked cases, and the rules of the lifetime lock."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def released(oracle: Oracle, order_id: str) -> None:
 
 
 def test_two_levels_with_partial_refunds_and_debt() -> None:
-    """SCHEMES 5, first case: a payee refunded after payout owes it, the other keeps the rest, and later earnings clear the debt first."""
+    """A payee refunded after payout owes it, the other keeps the rest, and later earnings clear the debt first."""
     oracle = books(chain="A B C")
     lock_all(oracle)
     order = accepted(paid(oracle, "O1", "C", 17903, 8996))
@@ -110,7 +110,7 @@ def test_two_levels_with_partial_refunds_and_debt() -> None:
 
 
 def test_refunds_do_not_fall_into_the_rounding_trap() -> None:
-    """SCHEMES 5: 10% of 33.35 is 3.34, and three refunds take back 1.12, 1.11 and 1.11, not thrice 1.11."""
+    """Worked case: 10% of 33.35 is 3.34, and three refunds take back 1.12, 1.11 and 1.11, not thrice 1.11."""
     oracle = books(chain="A B")
     assert accepted(paid(oracle, "O1", "B", 3335)).detail["earnings"] == {"A": 334}
     taken = [accepted(refunded(oracle, f"R{n}", "O1", 1, base)).detail["reversed"] for n, base in enumerate((1112, 1112, 1111))]
@@ -142,7 +142,7 @@ def agents(peer_tier: str) -> Oracle:
 
 
 def test_agents_with_peers_end_at_zero_after_a_full_refund_in_parts() -> None:
-    """SCHEMES 5, second case: six independent rates on one line, and three refunds that leave every payee at nothing."""
+    """Six independent rates on one line, and three refunds that leave every payee at nothing."""
     oracle = agents("r2")
     order = accepted(paid(oracle, "O1", "buyer", 299900))
     assert order.detail["earnings"] == {"S": 59980 + 14995, "P": 14995, "R4": 14995, "R2": 7498, "Q": 5998}
@@ -157,7 +157,7 @@ def test_agents_with_peers_end_at_zero_after_a_full_refund_in_parts() -> None:
 
 
 def test_a_seat_without_the_rank_is_breakage() -> None:
-    """SCHEMES 5: without a rank-2 peer the 74.98 stay with the platform, and those above are paid as before."""
+    """Worked case: without a rank-2 peer the 74.98 stay with the platform, and those above are paid as before."""
     oracle = agents("r1")
     order = accepted(paid(oracle, "O1", "buyer", 299900))
     assert order.detail["breakage"] == 7498
@@ -176,7 +176,7 @@ def test_the_half_is_rounded_away_from_zero(exact: str, minor: int) -> None:
 
 
 def test_the_lock_falls_to_the_last_touch_before_the_first_order() -> None:
-    """SCHEMES 3.2: the last touch wins, the order that locks is paid along it already, and no later touch moves it."""
+    """The last touch wins, the order that locks is paid along it already, and no later touch moves it."""
     oracle = books(chain="A B")
     for member_id in ("X", "C"):
         accepted(oracle.enroll(Enroll(member_id, "A" if member_id == "C" else "", JAN_1)))
@@ -190,7 +190,7 @@ def test_the_lock_falls_to_the_last_touch_before_the_first_order() -> None:
 
 
 def test_a_plan_may_keep_the_first_touch() -> None:
-    """SCHEMES 3.2: under `touch: first` a later touch is history only; without a candidate it counts."""
+    """Under `touch: first` a later touch is history only; without a candidate it counts."""
     oracle = books(TWO_LEVEL + "binding: {touch: first}\n", chain="A B")
     accepted(oracle.enroll(Enroll("C", "", JAN_1)))
     assert accepted(oracle.touch(Touch("T1", "C", "A", JAN_1))).detail == {"counts": True}
@@ -199,7 +199,7 @@ def test_a_plan_may_keep_the_first_touch() -> None:
 
 
 def test_a_member_brought_by_nobody_is_locked_to_nobody_for_good() -> None:
-    """SCHEMES 3.3: the first upgrade locks too, and a touch after it never counts."""
+    """The first upgrade locks too, and a touch after it never counts."""
     oracle = books(chain="A B")
     assert accepted(oracle.upgrade(Upgrade("U1", "A", "manager", JAN_1))).detail["binding_locked"] == Lock("A", "", 0)
     accepted(oracle.enroll(Enroll("X", "", JAN_1)))
@@ -219,7 +219,7 @@ def test_an_open_member_has_nobody_above() -> None:
 
 @pytest.mark.parametrize("member_id", ["A", "B", "C"])
 def test_nobody_is_brought_by_themselves_or_their_own_downline(member_id: str) -> None:
-    """SCHEMES 3.4: oneself, and a cycle of any length through open and locked edges alike, are refused."""
+    """Oneself, and a cycle of any length through open and locked edges alike, are refused."""
     oracle = books(chain="A B C D")
     assert oracle.touch(Touch("T0", member_id, member_id, JAN_1)).reason == "SELF_BINDING"
     accepted(oracle.upgrade(Upgrade("U1", "C", "manager", JAN_1)))
@@ -230,7 +230,7 @@ def test_nobody_is_brought_by_themselves_or_their_own_downline(member_id: str) -
 
 
 def test_a_correction_counts_for_later_orders_only() -> None:
-    """SCHEMES 3.5: an earlier order and its later refund stay with the old upline."""
+    """An earlier order and its later refund stay with the old upline."""
     oracle = books(chain="A B")
     accepted(oracle.enroll(Enroll("X", "", JAN_1)))
     accepted(paid(oracle, "O1", "B", 1000))
@@ -253,14 +253,14 @@ def test_a_correction_counts_for_later_orders_only() -> None:
     ],
 )
 def test_a_correction_needs_a_locked_binding_and_two_people(correction: Correct, reason: str) -> None:
-    """SCHEMES 3.5: every way a correction is refused; to nobody is allowed."""
+    """Every way a correction is refused; to nobody is allowed."""
     oracle = books(chain="A B C")
     accepted(paid(oracle, "O1", "B", 1000))
     assert oracle.correct(correction).reason == reason
 
 
 def test_a_full_refund_of_the_locking_order_releases_the_lock_if_the_plan_says_so() -> None:
-    """SCHEMES 3.3: the member is open again with the former referrer as candidate, and the next order locks anew."""
+    """The member is open again with the former referrer as candidate, and the next order locks anew."""
     oracle = books(TWO_LEVEL + "binding: {on_full_refund: release}\n", chain="A B")
     accepted(paid(oracle, "O1", "B", 1000))
     accepted(refunded(oracle, "R1", "O1", 1, 1000, quantity=0))
@@ -286,7 +286,7 @@ def test_the_lock_stays_when_another_order_locked_or_a_correction_moved_it() -> 
 
 
 def test_the_lock_is_kept_unless_the_plan_says_otherwise() -> None:
-    """SCHEMES 3.3: a full refund of the locking order keeps it."""
+    """A full refund of the locking order keeps it."""
     oracle = books(chain="A B")
     accepted(paid(oracle, "O1", "B", 1000))
     accepted(refunded(oracle, "R1", "O1", 1, 1000, quantity=1))
@@ -297,7 +297,7 @@ def test_the_lock_is_kept_unless_the_plan_says_otherwise() -> None:
 
 
 def test_tiers_and_upline_are_frozen_with_the_order() -> None:
-    """SCHEMES 4.1: an upgrade between order and refund changes neither."""
+    """An upgrade between order and refund changes neither."""
     oracle = books(TWO_LEVEL.replace("rate: 10%", "rates: {manager: 10%, director: 20%}"), chain="A B")
     accepted(oracle.upgrade(Upgrade("U1", "A", "manager", JAN_1)))
     detail = accepted(paid(oracle, "O1", "B", 1000)).detail
@@ -417,7 +417,7 @@ def test_an_order_completed_after_a_refund_has_only_the_remainder_due() -> None:
 
 
 def test_a_hold_stops_one_payee_or_one_order_until_it_is_lifted() -> None:
-    """SCHEMES 4.7: it stops release, never accrual, and the others are released meanwhile."""
+    """It stops release, never accrual, and the others are released meanwhile."""
     oracle = books(chain="A B C")
     lock_all(oracle)
     accepted(paid(oracle, "O1", "C", 1000))
@@ -448,7 +448,7 @@ def test_a_failed_payout_settles_debt_first() -> None:
 
 
 def test_a_second_payout_of_the_whole_balance_is_refused() -> None:
-    """SCHEMES 4.6: of two payouts that together exceed what is available one is refused, and the first repeats safely."""
+    """Of two payouts that together exceed what is available one is refused, and the first repeats safely."""
     oracle = books(chain="A")
     accepted(oracle.adjust(Adjust("J1", "A", ADJUST_CORRECTION, 500, "CNY", JAN_1)))
     first = RequestPayout("P1", "A", 500, "CNY", JAN_1)
@@ -459,7 +459,7 @@ def test_a_second_payout_of_the_whole_balance_is_refused() -> None:
 
 
 def test_adjustments_move_available_then_debt_and_write_offs_forgive_at_most_it() -> None:
-    """SCHEMES 4.4: debt is an account; nothing is clamped away, and forgiving it is an entry of its own."""
+    """Debt is an account; nothing is clamped away, and forgiving it is an entry of its own."""
     oracle = books(chain="A")
     accepted(oracle.adjust(Adjust("J1", "A", ADJUST_CORRECTION, -500, "CNY", JAN_1)))
     assert oracle.balance("A") == Balance(debt=500, adjusted=-500)

@@ -34,9 +34,9 @@ from tests.scenarios.player import (
 )
 
 ROOT = HERE.parents[1]
-# SCHEMES section 2, row by row.
+# Every kind of scheme, row by row.
 RULES = ("self", "generation", "differential", "peer", "attributed", "pool", "volume", "counted", "triggered", "rank")
-# The names shops know schemes by: SCHEMES sections 2 and 6, and what else is said for the same.
+# The names shops know schemes by, and what else is said for the same.
 NAMES = (
     *(
         "分享赚钱",
@@ -102,7 +102,7 @@ def test_a_scenario_plays_to_the_fen(path: Path, channel: grpc.Channel, fresh_pr
 
 
 def assert_conserved(player: Player) -> None:
-    """SCHEMES 4.5: every asset sums to zero, and for every member what came in stands somewhere."""
+    """Every asset sums to zero, and for every member what came in stands somewhere."""
     for asset in player.assets:
         trial = player.trial_balance(asset)
         assert sum(trial.values()) == 0, (asset, trial)
@@ -114,7 +114,7 @@ def assert_conserved(player: Player) -> None:
 
 
 def assert_emptied_orders_owe_nobody(player: Player) -> None:
-    """SCHEMES 4.2: any split of a full refund ends at exactly zero for every role, on every line. One order at least is so refunded."""
+    """Any split of a full refund ends at exactly zero for every role, on every line. One order at least is so refunded."""
     emptied = []
     for order_id in player.refunded:
         order = player.client.ledger.GetOrder(lp.GetOrderRequest(program_id=player.client.program_id, order_id=order_id))
@@ -127,7 +127,7 @@ def assert_emptied_orders_owe_nobody(player: Player) -> None:
 
 
 def assert_everybody_paid_came_to_owe(player: Player) -> None:
-    """SCHEMES 4.3, 4.4: whoever was paid, in whatever role, lost something to a refund after it and owed that."""
+    """Whoever was paid, in whatever role, lost something to a refund after it and owed that."""
     for member in player.payees:
         debts = [
             posting for posting in player.postings(member) if posting.account == log_pb2.ACCOUNT_DEBT and posting.amount.minor_units < 0
@@ -248,7 +248,7 @@ def test_every_scenario_goes_the_whole_way(path: Path) -> None:
 
 
 def test_every_kind_of_rule_is_reached_and_none_is_claimed_in_vain() -> None:
-    """The kinds a scenario says it covers stand in its plan; together they are all of SCHEMES section 2."""
+    """The kinds a scenario says it covers stand in its plan; together they are all kinds of scheme."""
     covered = set()
     for path in scenario_files():
         scenario = load(path)

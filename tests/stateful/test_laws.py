@@ -89,7 +89,7 @@ def one_version(told: Sequence[Write]) -> list[Write]:
 
 @pytest.mark.parametrize("block", range(0, 60, 20))
 def test_shares_never_exceed_a_pool_and_add_up_to_it(block: int) -> None:
-    """SCHEMES 4.5: for every rule on every line payees and breakage are never below nothing, and together all that the rule can give."""
+    """For every rule on every line payees and breakage are never below nothing, and together all that the rule can give."""
     for randomness in range(block, block + 20):
         draw, _ = story(randomness, 30)
         for book in draw.oracle.books.orders.values():
@@ -120,7 +120,7 @@ def test_the_same_facts_give_the_oracle_the_same_books(block: int) -> None:
 
 
 def test_the_oracle_owes_nothing_once_everything_is_refunded() -> None:
-    """SCHEMES 4.2 and 4.3: any split of a full refund, in any order, ends at exactly zero for every role."""
+    """Any split of a full refund, in any order, ends at exactly zero for every role."""
     for randomness in range(40):
         oracle = Oracle(CURRENCY)
         for fact in one_version(story(randomness, 30)[1]):
@@ -134,7 +134,7 @@ def test_the_oracle_owes_nothing_once_everything_is_refunded() -> None:
 
 @pytest.mark.parametrize("randomness", range(12))
 def test_a_full_refund_in_any_split_and_order_ends_at_zero_for_every_role(open_books: Callable[[], GrpcDriver], randomness: int) -> None:
-    """SCHEMES 4.2 and 4.3, on the server: no line entitles anybody any more, and rules over several orders owe nothing."""
+    """No line entitles anybody any more, and rules over several orders owe nothing."""
     books = open_books()
     for fact in one_version(story(randomness, 25)[1]):
         tell(books, fact)
@@ -158,7 +158,7 @@ def test_the_same_facts_told_twice_give_the_same_books(open_books: Callable[[], 
 
 @pytest.mark.parametrize("randomness", range(200, 208))
 def test_a_version_published_later_changes_nothing_recorded(open_books: Callable[[], GrpcDriver], randomness: int) -> None:
-    """SCHEMES 4.1: balances and orders are as before, and a refund afterwards takes back what it would have taken back without it."""
+    """Balances and orders are as before, and a refund afterwards takes back what it would have taken back without it."""
     draw, told = story(randomness, 30)
     with_it, without = open_books(), open_books()
     for fact in told:

@@ -1,4 +1,4 @@
-"""Closing a period, once, from the log as it stands; and correcting a closed one when a refund comes late. SCHEMES: pool, volume, rank."""
+"""Closing a period, once, from the log as it stands; and correcting a closed one when a refund comes late. Rules: pool, volume, rank."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What a period gives, as postings; and what a closed one gives less when a refund comes late. SCHEMES: a correction entry."""
+"""What a period gives, as postings; and what a closed one gives less when a refund comes late. Rules: a correction entry."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Group buying (拼团): opened, joined by orders, formed or failed. SCHEMES: a failed group voids all it accrued."""
+"""Group buying (拼团): opened, joined by orders, formed or failed. Rules: a failed group voids all it accrued."""
 
 from dataclasses import replace
 

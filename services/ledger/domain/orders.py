@@ -1,4 +1,4 @@
-"""Orders: paid, completed, refunded, voided, released. SCHEMES: frozen per line, entitlement on what remains, every role reversed, debt."""
+"""Orders: paid, completed, refunded, voided, released. Rules: frozen per line, entitlement on what remains, every role reversed, debt."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Enrolment, touches, upgrades, corrections. SCHEMES: the lifetime lock; tiers carry evidence."""
+"""Enrolment, touches, upgrades, corrections. Rules: the lifetime lock; tiers carry evidence."""
 
 from dataclasses import dataclass, replace
 from typing import assert_never
