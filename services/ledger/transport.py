@@ -614,15 +614,15 @@ def recorded_refund(outcome: Outcome) -> pb.RecordedRefund:
     )
 
 
-def _earnings(entries: Iterable[Entry], sign: int) -> list[pb.Earning]:
-    """What the members' postings come to, each times `sign`."""
+def _earnings(entries: Iterable[Entry], sign: int) -> list[Any]:
+    """The fields of Earning: what the members' postings come to, each times `sign`."""
     sums: dict[tuple[str, str], int] = {}
     for posting in (posting for entry in entries for posting in entry.decision.postings):
         if posting.member_id:
             key = (posting.member_id, posting.asset)
             sums[key] = sums.get(key, 0) + posting.amount_minor
     return [
-        pb.Earning(member_id=member_id, amount=type_pb2.Money(minor_units=sign * amount, currency=asset))
+        {"member_id": member_id, "amount": {"minor_units": sign * amount, "currency": asset}}
         for (member_id, asset), amount in sums.items()
         if amount
     ]
