@@ -225,6 +225,18 @@ class Client:
         request = ledger_pb2.ClosePeriodRequest(program_id=self.program_id, period_id=period_id, closed_at=day(at))
         return self.ledger.ClosePeriod(request)
 
+    def seal(self, seal_id: str, through: float, at: float) -> ledger_pb2.SealBooksResponse:
+        return self.ledger.SealBooks(
+            ledger_pb2.SealBooksRequest(
+                program_id=self.program_id,
+                seal_id=seal_id,
+                through=day(through),
+                reason="month end",
+                sealed_by="zhao",
+                sealed_at=day(at),
+            )
+        )
+
     def deposit(
         self, deposit_id: str, member_id: str, kind: log_pb2.DepositKind.ValueType, minor_units: int, at: float = 2
     ) -> ledger_pb2.MoveDepositResponse:

@@ -315,6 +315,24 @@ class AssetUnknown(Refusal):
         super().__init__(f"there is no asset {asset!r}; there are {', '.join(known)}", asset=asset, known=",".join(known))
 
 
+class SealedAlready(Refusal):
+    reason = "SEALED_ALREADY"
+
+    def __init__(self, through: str, sealed_through: str) -> None:
+        super().__init__(
+            f"the books are sealed through {sealed_through}; the next seal goes further, {through} does not",
+            through=through,
+            sealed_through=sealed_through,
+        )
+
+
+class SealUnknown(Refusal):
+    reason = "SEAL_UNKNOWN"
+
+    def __init__(self, seal_id: str) -> None:
+        super().__init__(f"the books were not sealed as {seal_id!r}", seal_id=seal_id)
+
+
 class Unavailable(Refusal):
     reason = "UNAVAILABLE"
 

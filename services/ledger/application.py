@@ -6,7 +6,7 @@ from typing import assert_never
 
 from services.kernel.decider import Answer, Draft, Entry
 from services.kernel.refusals import Refusal
-from services.ledger import codec
+from services.ledger import codec, sealed
 from services.ledger.domain import commands as c
 from services.ledger.domain import counting
 from services.ledger.domain.books import (
@@ -55,8 +55,9 @@ class Ledger:
         self._plans: dict[tuple[str, int], PlanVersion] = {}
 
     def alone(self, command: c.Command) -> bool:
-        """A release looks at all that is due, a closing at all that a period counted: nothing may be decided before them in their batch."""
-        return isinstance(command, c.ReleaseDue | c.ClosePeriod)
+        """A release looks at all that is due, a closing at all that a period counted, a seal at the whole log: nothing may be decided
+        before them in their batch."""
+        return isinstance(command, c.ReleaseDue | c.ClosePeriod | c.SealBooks)
 
     def decide(self, state: Books, command: c.Command) -> Answer:
         return decide(state, command)
@@ -95,9 +96,13 @@ class Ledger:
 
     async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str]) -> Books:
         """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
-        books = Books(complete=False, currency=head.currency, position=head.position, closed_periods=None)
+        books = Books(complete=False, currency=head.currency, position=head.position, closed_periods=None, seals=None, booked=None)
         books.plans = await self.plans(connection, head.program_id)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
+        for command in commands:
+            if isinstance(command, c.SealBooks) and not books.streams[f"books/{command.fact.seal_id}"]:
+                books.seals = await sealed.seals(connection, head.program_id)
+                books.booked = await sealed.booked(connection, head, command.fact.through_us)
         return books
 
 
@@ -198,6 +203,8 @@ class Loading:
                 return [f"stock/{command.fact.transfer_id}"]
             case c.OpenBalance():
                 return [f"opening/{command.fact.opening_id}"]
+            case c.SealBooks():
+                return [f"books/{command.fact.seal_id}"]
         assert_never(command)
 
     def _named(self, command: c.Command) -> None:

@@ -307,6 +307,16 @@ def _movement(decision: f.Movement) -> pb.MovementDecision:
     return pb.MovementDecision(postings=_postings(decision.postings))
 
 
+def _sealed(fact: f.BooksSealed) -> pb.BooksSealed:
+    return pb.BooksSealed(seal_id=fact.seal_id, through=timestamp(fact.through_us), reason=fact.reason, sealed_by=fact.sealed_by)
+
+
+def _sealed_decision(decision: f.BooksSealedDecision) -> pb.BooksSealedDecision:
+    totals = [{"account": account, "asset": asset, "amount_minor": amount} for account, asset, amount in decision.totals]
+    # `from` is a word of Python's own.
+    return pb.BooksSealedDecision(entries=decision.entries, totals=totals, **{"from": _moment(decision.from_us)})  # type: ignore[arg-type]
+
+
 write = Writing(
     [
         Kind("plan.published.v1", f.PlanPublished, _plan_published, lambda d: pb.PlanPublishedDecision(content_hash=d.content_hash)),
@@ -394,6 +404,7 @@ write = Writing(
             _opening,
             lambda d: pb.BalanceOpenedDecision(due=_due(d.due), postings=_postings(d.postings)),
         ),
+        Kind("books.sealed.v1", f.BooksSealed, _sealed, _sealed_decision),
     ]
 )
 
@@ -581,6 +592,14 @@ def _read_opening(fact: bytes, decision: bytes) -> tuple[f.BalanceOpened, f.Bala
     return opened, f.BalanceOpenedDecision(_read_due(decided.due), read_postings(decided.postings))  # type: ignore[arg-type]
 
 
+def _read_sealed(fact: bytes, decision: bytes) -> tuple[f.BooksSealed, f.BooksSealedDecision]:
+    told, decided = pb.BooksSealed.FromString(fact), pb.BooksSealedDecision.FromString(decision)
+    from_us = microseconds(getattr(decided, "from")) if decided.HasField("from") else None
+    totals = tuple(f.AccountTotal(_ACCOUNTS[one.account], one.asset, one.amount_minor) for one in decided.totals)
+    sealed = f.BooksSealed(told.seal_id, microseconds(told.through), told.reason, told.sealed_by)
+    return sealed, f.BooksSealedDecision(from_us, decided.entries, totals)
+
+
 def _read_role_granted(fact: bytes, _: bytes) -> tuple[f.RoleGranted, None]:
     told = pb.RoleGranted.FromString(fact)
     until = microseconds(told.effective_until) if told.HasField("effective_until") else None
@@ -701,6 +720,7 @@ READERS: dict[str, Reader] = {
     "deposit.moved.v1": _read_deposit,
     "stock.transferred.v1": _read_stock,
     "balance.opened.v1": _read_opening,
+    "books.sealed.v1": _read_sealed,
 }
 
 read = Reading(READERS)

@@ -10,7 +10,8 @@ from services.kernel.decider import Entry
 from services.kernel.money import exactly
 from services.kernel.refusals import PostingUnknown
 from services.kernel.times import to_text
-from services.ledger import codec
+from services.ledger import codec, sealed
+from services.ledger.domain.booking import adjusts, booked_us
 from services.ledger.domain.books import ClosedPeriod, Order, fold_order, fold_period
 from services.ledger.domain.engine import ENGINES, PARTS, At, Look, Looks, Rooms, Standing, amount_for
 from services.ledger.domain.facts import (
@@ -43,7 +44,7 @@ from services.ledger.views import postings_of
 from services.runtime import eventlog
 from services.runtime.currency import to_major
 from services.runtime.eventlog import Connection
-from services.runtime.stored import entry_message
+from services.runtime.stored import entry_message, timestamp
 
 
 async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
@@ -68,6 +69,16 @@ async def explain(connection: Connection, program_id: str, posting_id: str, plan
         ),
     )
     answer.sentences.append(_opening(posting, entry))
+    seals = await sealed.seals(connection, program_id)
+    booked_at_us = booked_us(position, entry.occurred_us, seals)
+    answer.booked_at.CopyFrom(timestamp(booked_at_us))
+    late_for = adjusts(position, entry.occurred_us, seals)
+    if late_for is not None:
+        answer.adjusts.CopyFrom(sealed.period_message(late_for))
+        answer.sentences.append(
+            f"It came after the books were sealed through {to_text(late_for.through_us)} (seal {late_for.seal_id}, entry"
+            f" {late_for.position}): it is booked at {to_text(booked_at_us)} and adjusts that period."
+        )
     history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [entry.stream])]
     earlier = [one for one in history if one.position < position]
     match entry.fact:

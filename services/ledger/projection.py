@@ -212,7 +212,7 @@ def _fields(fact: RoleGranted) -> tuple[Any, ...]:
 
 def folding() -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
-    books = Books()
+    books = Books(booked=None)
     balances: dict[Row, Row] = {}
     company: dict[Row, int] = {}
     closed: dict[Row, Row] = {}

@@ -25,7 +25,7 @@ from services.kernel.refusals import (
     TokenInvalid,
 )
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, simulating, telling, views
+from services.ledger import codec, explaining, sealed, simulating, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
@@ -226,6 +226,32 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
             await check_fresh(connection, request.program_id, request.consistency)
             plans = await self._ledger.plans(connection, request.program_id)
             return await views.period(connection, request.program_id, request.period_id, plans)
+
+    @unary
+    async def SealBooks(self, request: pb.SealBooksRequest, context: Context) -> pb.SealBooksResponse:
+        fact = f.BooksSealed(request.seal_id, moment("through", request.through), request.reason, request.sealed_by)
+        outcome = await self._writer.submit(request.program_id, c.SealBooks(fact, moment("sealed_at", request.sealed_at)), actor(context))
+        async with self._connect() as connection:
+            found = sealed.seal_messages(await sealed.entries(connection, request.program_id))
+        mine = next(one for one in found if one.period.seal_id == request.seal_id)
+        return pb.SealBooksResponse(receipt=receipt(outcome, outcome.entries[0]), seal=mine)
+
+    @unary
+    async def ListSeals(self, request: pb.ListSealsRequest, context: Context) -> pb.ListSealsResponse:
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            return pb.ListSealsResponse(seals=sealed.seal_messages(await sealed.entries(connection, request.program_id)))
+
+    @unary
+    async def ListLateEntries(self, request: pb.ListLateEntriesRequest, context: Context) -> pb.ListLateEntriesResponse:
+        after = 0
+        if request.page_token:
+            [_, _, after] = _page(request.page_token, "late", request.seal_id, int)
+        async with self._connect() as connection, eventlog.snapshot(connection):
+            await check_fresh(connection, request.program_id, request.consistency)
+            found, last = await sealed.late(connection, request.program_id, request.seal_id, after, page_size(request.page_size))
+        token = tokens.make("late", request.seal_id, last) if last else ""
+        return pb.ListLateEntriesResponse(entries=found, next_page_token=token)
 
     # ------------------------------------------------------------ accounts apart
 

@@ -8,8 +8,9 @@ from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
 from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown
-from services.ledger import codec
+from services.ledger import codec, sealed
 from services.ledger.application import BALANCE_COLUMNS
+from services.ledger.domain.booking import adjusts, booked_us
 from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
 from services.ledger.domain.facts import Account, GroupFailed, GroupFormed, GroupJoined, Person, Posting
 from services.ledger.domain.plan import PlanVersion
@@ -221,8 +222,10 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
     )
     held = {(row[0], row[1]): Balance(*row[2:]) for row in await cursor.fetchall()}
     positions = sorted({position for position, _ in held})
+    seals = await sealed.seals(connection, program_id)
     found = []
     for stored in await eventlog.at(connection, program_id, positions):
+        adjusted = adjusts(stored.position, stored.occurred_us, seals)
         for number, posting in enumerate(postings_of(codec.read(stored)), start=1):
             if posting.member_id == member_id and posting.account not in APART_ACCOUNTS:
                 account_after = held[(stored.position, posting.asset)][posting.account - 1]
@@ -237,6 +240,8 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
                         account=posting.account.value,  # type: ignore[arg-type]  # same numbers
                         amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
                         balance_after=type_pb2.Money(minor_units=account_after, currency=posting.asset),
+                        booked_at=timestamp(booked_us(stored.position, stored.occurred_us, seals)),
+                        adjusts=sealed.period_message(adjusted) if adjusted else None,
                     )
                 )
     return found, positions[-1] if len(positions) == limit else 0

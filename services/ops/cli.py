@@ -43,6 +43,7 @@ FACTS = {
     "adjustment.posted.v1": "AdjustmentPosted",
     "hold.placed.v1": "HoldPlaced",
     "hold.lifted.v1": "HoldLifted",
+    "books.sealed.v1": "BooksSealed",
 }
 # How long `entries --follow` waits for a server that has gone away.
 FOLLOW_PATIENCE_S = 30

@@ -71,6 +71,8 @@ CODES = {
     "PLAN_CHANGED": PRECONDITION,
     "DEPOSIT_EXCEEDS_HELD": PRECONDITION,
     "ASSET_UNKNOWN": PRECONDITION,
+    "SEALED_ALREADY": PRECONDITION,
+    "SEAL_UNKNOWN": grpc.StatusCode.NOT_FOUND,
 }
 
 # What the contract says in patterns, said for people.

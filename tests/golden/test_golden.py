@@ -116,6 +116,8 @@ def command_of(entry: Entry) -> Any:
             return commands.TransferStock(fact, entry.occurred_us)
         case ledger_facts.BalanceOpened():
             return commands.OpenBalance(fact, entry.occurred_us)
+        case ledger_facts.BooksSealed():
+            return commands.SealBooks(fact, entry.occurred_us)
     return None
 
 
@@ -162,8 +164,8 @@ def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: 
     assert taken == len(stored_entries(history)) - 1  # all but the program's own
 
 
-def test_the_newest_history_holds_every_type_of_entry_and_every_account() -> None:
-    stored = stored_entries(HISTORIES[-1])
+def test_the_histories_hold_every_type_of_entry_and_every_account() -> None:
+    stored = [one for history in HISTORIES for one in stored_entries(history)]
     assert {one.type for one in stored} == EVERY_TYPE
     moved = {posting.account for one in stored for posting in getattr(ledger_codec.read(one).decision, "postings", ())}
     assert moved == set(ledger_facts.Account)

@@ -52,6 +52,7 @@ from tests.oracle.facts import (
     Refund,
     Released,
     RequestPayout,
+    SealBooks,
     TierChanged,
     Touch,
     TransferStock,
@@ -211,6 +212,7 @@ class Books:
         self.tasks_paid: Counter[tuple[str, str]] = Counter()
         self.holds: dict[str, PlaceHold] = {}
         self.lifted: set[str] = set()
+        self.sealed_through: int | None = None
         self.payouts: dict[str, tuple[RequestPayout, str]] = {}
         self.net, self.accrued, self.reversed, self.adjusted = (Counter[tuple[str, str]]() for _ in range(4))
         self.reserved, self.paid = Counter[str](), Counter[str]()
@@ -285,6 +287,9 @@ class Books:
                 return self._task(fact)
             case ClosePeriod():
                 return self._close_period(fact)
+            case SealBooks():
+                self.sealed_through = fact.through
+                self._enter("books.sealed.v1", f"books/{fact.seal_id}")
             case Released():
                 self._release(fact)
             case PlaceHold():

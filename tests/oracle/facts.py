@@ -7,7 +7,7 @@ Times are integers, nanoseconds since 1970 (UTC); amounts are integers in minor 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 NS_PER_S = 1_000_000_000
@@ -269,6 +269,17 @@ class OpenBalance:
 
 
 @dataclass(frozen=True)
+class SealBooks:
+    """Everything booked before `through` is final."""
+
+    seal_id: str
+    through: int
+    sealed_at: int
+    reason: str = "month end"
+    sealed_by: str = "zhao"
+
+
+@dataclass(frozen=True)
 class ReleaseDue:
     """Asks to release what is due; not a fact itself, each order it releases is one."""
 
@@ -282,6 +293,7 @@ class Released:
 
     source: str
     parts: frozenset[tuple[str, str, int]]
+    released_at: int
 
 
 @dataclass(frozen=True)
@@ -374,10 +386,17 @@ Told = (
     | MoveDeposit
     | TransferStock
     | OpenBalance
+    | SealBooks
 )
 Write = Told | ReleaseDue
 Fact = CreateProgram | Told | Released
 Detail = Mapping[str, object]
+
+
+def happened_at(fact: Told | Released) -> int:
+    """When a fact happened: its one time that is not about something to come."""
+    names = [spec.name for spec in fields(fact) if spec.name.endswith("_at") and spec.name not in ("expires_at", "pending_due_at")]
+    return int(getattr(fact, names[0]))
 
 
 @dataclass(frozen=True)

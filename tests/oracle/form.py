@@ -50,6 +50,7 @@ from tests.oracle.facts import (
     RefundLine,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     StockLine,
     Touch,
     TransferStock,
@@ -59,6 +60,7 @@ from tests.oracle.facts import (
 
 _MOST = 10**12
 _US = 1000  # the books keep times to the microsecond
+_QUARTER = 15 * 60 * 10**9  # and are sealed through a quarter of an hour
 
 
 def well_formed(fact: Write) -> bool:
@@ -92,12 +94,14 @@ def meaningful(fact: Write) -> bool:
             some = fact.available_minor or fact.pending_minor or fact.paid_minor or fact.debt_minor
             due = (fact.pending_due_at != 0) == (fact.pending_minor > 0)
             return bool(some) and due and not (fact.available_minor and fact.debt_minor)
+        case SealBooks():
+            return fact.through % _QUARTER == 0 and fact.through <= fact.sealed_at
         case _:
             return True
 
 
 def _is_time(name: str) -> bool:
-    return name.endswith("_at") or name in ("as_of", "effective_from", "effective_until")
+    return name.endswith("_at") or name in ("as_of", "through", "effective_from", "effective_until")
 
 
 def _well_formed(fact: Write) -> bool:
@@ -153,6 +157,8 @@ def _well_formed(fact: Write) -> bool:
             return _ids(fact.task_id, fact.member_id) and re.fullmatch(r"\S{1,100}", fact.task) is not None
         case ClosePeriod():
             return _ids(fact.period_id)
+        case SealBooks():
+            return _ids(fact.seal_id, fact.sealed_by) and _reason(fact.reason)
         case MoveDeposit():
             known = fact.kind in (DEPOSIT_PAID_IN, DEPOSIT_RETURNED, DEPOSIT_FORFEITED)
             return known and _ids(fact.deposit_id, fact.member_id) and _asset(fact.currency) and len(fact.reason) <= 500

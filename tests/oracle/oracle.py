@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
@@ -51,10 +52,12 @@ from tests.oracle.facts import (
     Released,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     Told,
     Touch,
     TransferStock,
     Upgrade,
+    happened_at,
 )
 from tests.oracle.form import meaningful, well_formed
 from tests.oracle.plan import Plan, PlanInvalid, read_plan
@@ -318,6 +321,34 @@ class Oracle:
 
         return self._record(("period", fact.period_id), fact.period_id, fact, faults())
 
+    def seal_books(self, fact: SealBooks) -> Outcome:
+        """Counts once by seal id. Each goes further than the one before; what it seals is all that happened before, late or not."""
+
+        def faults() -> Iterator[str]:
+            last = self.books.sealed_through
+            if last is not None and fact.through <= last:
+                yield "SEALED_ALREADY"
+
+        detail = {"sealed_from": self.books.sealed_through, **self.booked_before(fact.through)} if well_formed(fact) else None
+        return self._record(("seal", fact.seal_id), fact, fact, faults(), detail)
+
+    def booked_before(self, through: int) -> dict[str, object]:
+        """How many entries told before a time there are, and what these alone moved: the log is walked once more, all of it."""
+        entries, balances = 0, Counter[tuple[str, str]]()
+        books = type(self)(self.currency)
+        for told in self.log[1:]:
+            before, position = books.accounts(), books.position()
+            books._take(told)
+            if happened_at(told) < through:  # type: ignore[arg-type]  # only the first fact is the program's own
+                entries += books.position() - position
+                balances.update(books.accounts())
+                balances.subtract(before)
+        return {"entries": entries, "balances": {account: amount for account, amount in balances.items() if amount}}
+
+    def accounts(self) -> Counter[tuple[str, str]]:
+        """(asset, account) -> what stands there."""
+        return Counter({(asset, account): held for asset in self.assets() for account, held in self.trial_balance(asset).items()})
+
     # --------------------------------------------------------------------------------------------------- writes: release, holds
 
     def release_due(self, fact: ReleaseDue) -> Outcome:
@@ -335,7 +366,7 @@ class Oracle:
         queue = sorted(due, key=lambda stream: (min(due_at for _, _, due_at in due[stream]), stream))
         now = queue[: fact.max_orders or _RELEASES_PER_CALL]
         for stream in now:
-            self._take(Released(stream, frozenset(due[stream])))
+            self._take(Released(stream, frozenset(due[stream]), fact.as_of))
         amount = sum(amount for stream in now for (_, asset, _), amount in due[stream].items() if asset == self.currency)
         return Outcome("accepted", detail={"orders_released": len(now), "amount": amount, "more": len(queue) > len(now)})
 

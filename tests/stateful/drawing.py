@@ -56,6 +56,7 @@ from tests.oracle.facts import (
     RefundLine,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     StockLine,
     Touch,
     TransferStock,
@@ -606,6 +607,16 @@ class Drawing:
             at = found[2].end - self.one_of((0, US)) if found else at
         return ClosePeriod(period_id, at)
 
+    def seal_books(self) -> SealBooks:
+        """Through one of the first days, mostly further than the last time; rarely through a time that cannot be, or that is to come."""
+        last = self.oracle.books.sealed_through
+        day = START + self.number(0, 22) * DAY_NS if last is None or self.rarely(4) else last + self.number(1, 6) * DAY_NS
+        through = day + self.one_of((0, 0, 0, -8 * 3600 * NS_PER_S, 45 * 60 * NS_PER_S))
+        sealed_at = through + self.one_of((0, 3 * DAY_NS, 3 * DAY_NS, US))
+        if self.rarely(8):
+            through, sealed_at = self.one_of(((through + US, sealed_at + US), (through, through - US)))
+        return SealBooks(self.new_id(SealBooks), through, sealed_at)
+
     def grant_role(self) -> GrantRole:
         """A role at a place or everywhere, for a while or for good; rarely to a stranger, or for less than no time."""
         role = self.role()
@@ -724,7 +735,7 @@ class Drawing:
         if any(isinstance(fact, PlaceHold) for fact in self.oracle.log):
             kinds += [self.lift_hold]
         rare: list[Callable[[], Write]] = [self.move_deposit, self.transfer_stock, self.open_balance, self.close_period]
-        rare += [self.open_group, self.close_group, self.record_task, self.grant_role]
+        rare += [self.open_group, self.close_group, self.record_task, self.grant_role, self.seal_books]
         return self.one_of([*kinds, *self.asked_for(), self.adjust, self.place_hold, self.lift_hold, self.one_of(rare)])()
 
     def asked_for(self) -> list[Callable[[], Write]]:
@@ -743,6 +754,8 @@ class Drawing:
             kinds += [self.close_period] * 3
         if self.oracle.period_ids():
             kinds += [*[self.correct] * 2, *[self.upgrade] * 2, *[self.refund] * 4]
+        if self.oracle.books.sealed_through is not None:
+            kinds += [self.seal_books] * 2
         if any(plan.seats for _, _, plan in self.oracle.plans()[-2:]):
             kinds += [self.upgrade] * 2
         return kinds
@@ -814,13 +827,15 @@ class Drawing:
                 changes += [(name, value + self.one_of((NS_PER_S, -US, US)))]
             elif name in ("effective_from", "paid_minor"):
                 changes += [(name, value - US if name == "effective_from" else value + 1)]
+            elif name == "through":
+                changes += [(name, value - DAY_NS)]
             elif name in ("weight", "role", "scope", "task", "source", "opener_id"):
                 changes += [(name, 7 if name == "weight" else f"{value}x")]
             elif name == "amount_minor":
                 changes += [(name, value + 1), (name, 0)]
             elif name == "currency":
                 changes += [(name, "EUR")]
-            elif name in ("reason", "channel", "reference", "evidence_note", "requested_by", "approved_by"):
+            elif name in ("reason", "channel", "reference", "evidence_note", "requested_by", "approved_by", "sealed_by"):
                 changes += [(name, value + "!")]
             elif name in ("tier", "referrer_id", "new_referrer_id") or (name == "member_id" and not isinstance(fact, Enroll | PlaceHold)):
                 changes += [(name, self.one_of([other for other in (*MEMBERS, STRANGER) if other != value]))]
@@ -926,6 +941,10 @@ class Drawing:
             FailGroup(new, START, reason=""),
             RecordTask(new, who, "", START),
             ClosePeriod("", START),
+            SealBooks("", START, START),
+            SealBooks(new, START + 1, START + 1),
+            SealBooks(new, START + NS_PER_S, START + DAY_NS),
+            SealBooks(new, START, START, reason=""),
             MoveDeposit(new, who, DEPOSIT_PAID_IN, 0, CURRENCY, START),
             MoveDeposit(new, who, 9, 1, CURRENCY, START),
             TransferStock(new, who, who, CURRENCY, (StockLine("", 1, 1, 1),), START),

@@ -37,6 +37,7 @@ from tests.oracle.facts import (
     Refund,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     Touch,
     TransferStock,
     Upgrade,
@@ -72,6 +73,7 @@ class Driver(Protocol):
     def move_deposit(self, fact: MoveDeposit) -> Outcome: ...
     def transfer_stock(self, fact: TransferStock) -> Outcome: ...
     def open_balance(self, fact: OpenBalance) -> Outcome: ...
+    def seal_books(self, fact: SealBooks) -> Outcome: ...
 
     def orders(self, facts: Sequence[Order]) -> list[Outcome]:
         """Several orders in one call, one answer each."""
@@ -152,6 +154,8 @@ def tell(books: Driver, fact: Write) -> Outcome:
             return books.transfer_stock(fact)
         case OpenBalance():
             return books.open_balance(fact)
+        case SealBooks():
+            return books.seal_books(fact)
         case _:
             assert_never(fact)
 

@@ -56,6 +56,7 @@ from tests.oracle.facts import (
     Refund,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     TierChanged,
     Touch,
     TransferStock,
@@ -96,6 +97,7 @@ REASONS = {
     "SEATS_TAKEN": (grpc.StatusCode.FAILED_PRECONDITION, "tier quota"),
     "PLAN_FORBIDDEN": (grpc.StatusCode.FAILED_PRECONDITION, "rule path problem"),
     "DEPOSIT_EXCEEDS_HELD": (grpc.StatusCode.FAILED_PRECONDITION, "member_id held given"),
+    "SEALED_ALREADY": (grpc.StatusCode.FAILED_PRECONDITION, "through sealed_through"),
     "DATED_TOO_EARLY": (grpc.StatusCode.FAILED_PRECONDITION, "field earliest given"),
 }
 ACCOUNTS = {
@@ -535,6 +537,31 @@ class GrpcDriver:
             source=fact.source,
             opened_at=timestamp(fact.opened_at),
         )
+
+    def seal_books(self, fact: SealBooks) -> Outcome:
+        request = ledger_pb2.SealBooksRequest(
+            program_id=self.program_id,
+            seal_id=fact.seal_id,
+            through=timestamp(fact.through),
+            reason=fact.reason,
+            sealed_by=fact.sealed_by,
+            sealed_at=timestamp(fact.sealed_at),
+        )
+
+        def read(reply: ledger_pb2.SealBooksResponse) -> Outcome:
+            seal = reply.seal
+            begins = getattr(seal.period, "from")
+            # The program's own entry is of the day it was created, which no story tells.
+            own = nanoseconds(next(self._entries()).occurred_at) < fact.through
+            balances = {(one.balance.currency, ACCOUNTS[one.account]): one.balance.minor_units for one in seal.balances}
+            detail = {
+                "sealed_from": nanoseconds(begins) if seal.period.HasField("from") else None,
+                "entries": seal.entries - own,
+                "balances": balances,
+            }
+            return self._receipt(reply.receipt, detail)
+
+        return self._told(self._ledger.SealBooks, request, read)
 
     # --------------------------------------------------------------------------------------------------- writes: release, holds
 

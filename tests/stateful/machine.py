@@ -230,6 +230,14 @@ class BooksMachine(RuleBasedStateMachine):
             self.tell(draw.refund())
 
     @rule(data=st.data())
+    def seal_books(self, data: st.DataObject) -> None:
+        """The books sealed, and perhaps a fact of the sealed time after it."""
+        draw = Drawing(data.draw, self.oracle)
+        self.tell(draw.seal_books())
+        if draw.rarely(2):
+            self.tell(draw.order())
+
+    @rule(data=st.data())
     def roles(self, data: st.DataObject) -> None:
         """A role granted, or ended."""
         draw = Drawing(data.draw, self.oracle)

@@ -83,6 +83,8 @@ def statement(
     rows = ends("opening", opening)
     for one in shown:
         told = f"{one.type.removesuffix('.v1')} {one.stream.partition('/')[2]}"
+        if one.HasField("adjusts"):
+            told += f", adjusts {one.adjusts.seal_id}"
         account = terminal.word(log.Account, one.account)
         at = f"{one.occurred_at.ToDatetime():%Y-%m-%d %H:%M}"
         rows.append((one.posting_id, at, told, account, one.amount.minor_units, one.balance_after.minor_units))

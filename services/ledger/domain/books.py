@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
+from services.ledger.domain.booking import Booked, Seal, amounts_of, seal_of
 from services.ledger.domain.counting import Key, Window
 from services.ledger.domain.facts import (
     Account,
@@ -18,6 +19,7 @@ from services.ledger.domain.facts import (
     BalanceOpened,
     BindingCorrected,
     BindingLock,
+    BooksSealed,
     Count,
     DepositMoved,
     DueChange,
@@ -383,6 +385,10 @@ class Books:
     sources_due: list[str] | None = None
     # Where a partial state was loaded for closing a period: everybody it looks at is held, all else is absent.
     closing: bool = False
+    # In the order set. None: not loaded.
+    seals: list[Seal] | None = field(default_factory=list)
+    # None: not kept. A partial state that was loaded for a seal has what is booked before it.
+    booked: Booked | None = field(default_factory=Booked)
 
     def member(self, member_id: str) -> Member | None:
         found = self.members.get(member_id)
@@ -451,6 +457,17 @@ class Books:
         if self.closed_periods is None:
             raise NotLoaded("the closed periods")
         return period_id in self.closed_periods
+
+    def last_seal(self) -> Seal | None:
+        if self.seals is None:
+            raise NotLoaded("the seals")
+        return self.seals[-1] if self.seals else None
+
+    def booked_before(self, through_us: int) -> tuple[int, dict[tuple[str, Account], int]]:
+        """(entries, {(asset, account): total}) of everything booked before a time that no seal has reached."""
+        if self.booked is None:
+            raise NotLoaded(f"what is booked before {through_us}")
+        return self.booked.before(through_us)
 
     def tier_at(self, member_id: str, member: Member, at_us: int) -> tuple[str, int]:
         """The tier that counts at a time, and what gave it: none while it is frozen, the one before once a seat has ended."""
@@ -591,6 +608,10 @@ def evolve(books: Books, entry: Entry) -> None:
             _append(books, entry)
             if books.closed_periods is not None:
                 books.closed_periods.add(fact.period_id)
+        case BooksSealed():
+            _append(books, entry)
+            if books.seals is not None:
+                books.seals.append(seal_of(entry))
         case ProgramCreated():
             books.currency = fact.currency
         case _ if isinstance(fact, STREAMED):
@@ -612,6 +633,8 @@ def evolve(books: Books, entry: Entry) -> None:
     if books.complete:
         for due in getattr(decision, "due", ()):
             _due(books, source_of(entry.stream), due)
+        if books.booked is not None:
+            books.booked.add(entry.occurred_us, 1, amounts_of(entry))
 
 
 # Facts of which deciding needs no more than that they stand in their stream.

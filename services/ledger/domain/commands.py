@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.ledger.domain.facts import (
     AdjustmentPosted,
     BalanceOpened,
+    BooksSealed,
     DepositMoved,
     GroupFailed,
     GroupFormed,
@@ -142,6 +143,12 @@ class OpenBalance:
     occurred_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class SealBooks:
+    fact: BooksSealed
+    occurred_us: int
+
+
 Command = (
     RecordOrder
     | CompleteOrder
@@ -162,4 +169,5 @@ Command = (
     | MoveDeposit
     | TransferStock
     | OpenBalance
+    | SealBooks
 )

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from services.kernel.decider import Answer
-from services.ledger.domain import apart, closing, groups, money_out, orders, plans, tasks
+from services.ledger.domain import apart, closing, groups, money_out, orders, plans, sealing, tasks
 from services.ledger.domain.books import Books
 from services.ledger.domain.commands import (
     ClosePeriod,
@@ -25,6 +25,7 @@ from services.ledger.domain.commands import (
     RefundOrder,
     ReleaseDue,
     RequestPayout,
+    SealBooks,
     TransferStock,
 )
 
@@ -68,4 +69,6 @@ def decide(books: Books, command: Command) -> Answer:
             return apart.transfer_stock(books, command)
         case OpenBalance():
             return apart.open_balance(books, command)
+        case SealBooks():
+            return sealing.seal(books, command)
     assert_never(command)

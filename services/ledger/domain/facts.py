@@ -462,6 +462,36 @@ class BalanceOpenedDecision:
     postings: tuple[Posting, ...]
 
 
+# ---------------------------------------------------------------- sealing
+
+
+@dataclass(frozen=True, slots=True)
+class BooksSealed:
+    """`through_us` is exclusive."""
+
+    seal_id: str
+    through_us: int
+    reason: str
+    sealed_by: str
+
+
+class AccountTotal(NamedTuple):
+    """What stands on an account, of all members together where it is theirs."""
+
+    account: Account
+    asset: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class BooksSealedDecision:
+    """`from_us` is where the seal before ends; None: this is the first. Totals by asset and account, none of them zero."""
+
+    from_us: int | None
+    entries: int
+    totals: tuple[AccountTotal, ...]
+
+
 # ---------------------------------------------------------------- facts of the same log that others tell
 
 

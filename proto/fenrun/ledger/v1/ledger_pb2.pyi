@@ -2338,6 +2338,8 @@ class MemberPosting(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     BALANCE_AFTER_FIELD_NUMBER: _builtins.int
+    BOOKED_AT_FIELD_NUMBER: _builtins.int
+    ADJUSTS_FIELD_NUMBER: _builtins.int
     posting_id: _builtins.str
     """Give this to Explain: position and number within the entry, such as 128.2."""
     position: _builtins.int
@@ -2356,6 +2358,14 @@ class MemberPosting(_message.Message):
     def balance_after(self) -> _type_pb2.Money:
         """Balance of that account after the entry."""
 
+    @_builtins.property
+    def booked_at(self) -> _timestamp_pb2.Timestamp:
+        """The time the entry is booked at: occurred_at, or where that was sealed when it was recorded, the beginning of the period open then."""
+
+    @_builtins.property
+    def adjusts(self) -> Global___SealedPeriod:
+        """The sealed period that it adjusts, where it is booked later than it occurred."""
+
     def __init__(
         self,
         *,
@@ -2368,10 +2378,12 @@ class MemberPosting(_message.Message):
         account: _log_pb2.Account.ValueType = ...,
         amount: _type_pb2.Money | None = ...,
         balance_after: _type_pb2.Money | None = ...,
+        booked_at: _timestamp_pb2.Timestamp | None = ...,
+        adjusts: Global___SealedPeriod | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "occurred_at", b"occurred_at", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjusts", b"adjusts", "amount", b"amount", "balance_after", b"balance_after", "booked_at", b"booked_at", "occurred_at", b"occurred_at", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "balance_after", b"balance_after", "occurred_at", b"occurred_at", "position", b"position", "posting_id", b"posting_id", "recorded_at", b"recorded_at", "stream", b"stream", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "adjusts", b"adjusts", "amount", b"amount", "balance_after", b"balance_after", "booked_at", b"booked_at", "occurred_at", b"occurred_at", "position", b"position", "posting_id", b"posting_id", "recorded_at", b"recorded_at", "stream", b"stream", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2410,6 +2422,8 @@ class ExplainResponse(_message.Message):
     PEOPLE_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     BECAUSE_OF_FIELD_NUMBER: _builtins.int
+    BOOKED_AT_FIELD_NUMBER: _builtins.int
+    ADJUSTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _log_pb2.Entry: ...
     @_builtins.property
@@ -2436,6 +2450,12 @@ class ExplainResponse(_message.Message):
     def because_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Positions of the entries this one follows from: the order, the completion, the request."""
 
+    @_builtins.property
+    def booked_at(self) -> _timestamp_pb2.Timestamp:
+        """As in MemberPosting."""
+
+    @_builtins.property
+    def adjusts(self) -> Global___SealedPeriod: ...
     def __init__(
         self,
         *,
@@ -2446,10 +2466,12 @@ class ExplainResponse(_message.Message):
         people: _abc.Iterable[_log_pb2.Person] | None = ...,
         shares: _abc.Iterable[Global___ExplainedShare] | None = ...,
         because_of: _abc.Iterable[_builtins.int] | None = ...,
+        booked_at: _timestamp_pb2.Timestamp | None = ...,
+        adjusts: Global___SealedPeriod | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "plan", b"plan", "posting", b"posting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjusts", b"adjusts", "booked_at", b"booked_at", "entry", b"entry", "plan", b"plan", "posting", b"posting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because_of", b"because_of", "entry", b"entry", "people", b"people", "plan", b"plan", "posting", b"posting", "sentences", b"sentences", "shares", b"shares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusts", b"adjusts", "because_of", b"because_of", "booked_at", b"booked_at", "entry", b"entry", "people", b"people", "plan", b"plan", "posting", b"posting", "sentences", b"sentences", "shares", b"shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2690,3 +2712,302 @@ class ListBalancesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBalancesResponse: _TypeAlias = ListBalancesResponse  # noqa: Y015
+
+@_typing.final
+class SealBooksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    SEAL_ID_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SEALED_BY_FIELD_NUMBER: _builtins.int
+    SEALED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    seal_id: _builtins.str
+    reason: _builtins.str
+    """No personal data."""
+    sealed_by: _builtins.str
+    @_builtins.property
+    def through(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive: 2026-04-01T00:00:00+08:00 seals March in Shanghai. On a quarter of an hour, as midnight is in every zone; after the last
+        seal's, and not after sealed_at.
+        """
+
+    @_builtins.property
+    def sealed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        seal_id: _builtins.str = ...,
+        through: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        sealed_by: _builtins.str = ...,
+        sealed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_at", b"sealed_at", "through", b"through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program_id", b"program_id", "reason", b"reason", "seal_id", b"seal_id", "sealed_at", b"sealed_at", "sealed_by", b"sealed_by", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealBooksRequest: _TypeAlias = SealBooksRequest  # noqa: Y015
+
+@_typing.final
+class SealBooksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    @_builtins.property
+    def seal(self) -> Global___Seal: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+        seal: Global___Seal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "seal", b"seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "seal", b"seal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealBooksResponse: _TypeAlias = SealBooksResponse  # noqa: Y015
+
+@_typing.final
+class SealedPeriod(_message.Message):
+    """A period between two seals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    seal_id: _builtins.str
+    position: _builtins.int
+    """The entry that sealed it."""
+    @_builtins.property
+    def through(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive."""
+
+    def __init__(
+        self,
+        *,
+        seal_id: _builtins.str = ...,
+        through: _timestamp_pb2.Timestamp | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "through", b"through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "position", b"position", "seal_id", b"seal_id", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedPeriod: _TypeAlias = SealedPeriod  # noqa: Y015
+
+@_typing.final
+class Seal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SEALED_BY_FIELD_NUMBER: _builtins.int
+    SEALED_AT_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    ENTRY_HASH_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    sealed_by: _builtins.str
+    entry_hash: _builtins.bytes
+    """SHA-256 of the entry that sealed; it covers every entry before it, and these balances."""
+    entries: _builtins.int
+    """How many entries are booked in this period or before it."""
+    @_builtins.property
+    def period(self) -> Global___SealedPeriod: ...
+    @_builtins.property
+    def sealed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountBalance]:
+        """The trial balance at the end of the period, in the program's currency and all points; accounts at zero are left out."""
+
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountBalance]:
+        """How each of these accounts, and of those of the seal before, moved in the period; what did not move is left out."""
+
+    def __init__(
+        self,
+        *,
+        period: Global___SealedPeriod | None = ...,
+        reason: _builtins.str = ...,
+        sealed_by: _builtins.str = ...,
+        sealed_at: _timestamp_pb2.Timestamp | None = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        entry_hash: _builtins.bytes = ...,
+        entries: _builtins.int = ...,
+        balances: _abc.Iterable[Global___AccountBalance] | None = ...,
+        movements: _abc.Iterable[Global___AccountBalance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "recorded_at", b"recorded_at", "sealed_at", b"sealed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "entries", b"entries", "entry_hash", b"entry_hash", "movements", b"movements", "period", b"period", "reason", b"reason", "recorded_at", b"recorded_at", "sealed_at", b"sealed_at", "sealed_by", b"sealed_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Seal: _TypeAlias = Seal  # noqa: Y015
+
+@_typing.final
+class ListSealsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSealsRequest: _TypeAlias = ListSealsRequest  # noqa: Y015
+
+@_typing.final
+class ListSealsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def seals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Seal]: ...
+    def __init__(
+        self,
+        *,
+        seals: _abc.Iterable[Global___Seal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seals", b"seals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSealsResponse: _TypeAlias = ListSealsResponse  # noqa: Y015
+
+@_typing.final
+class ListLateEntriesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    SEAL_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    seal_id: _builtins.str
+    """Only what adjusts the period of this seal; empty: any."""
+    page_size: _builtins.int
+    """At most this many; 0 lets the server choose (100). 1,000 at most."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        seal_id: _builtins.str = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id", "seal_id", b"seal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLateEntriesRequest: _TypeAlias = ListLateEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListLateEntriesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___LateEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLateEntriesResponse: _TypeAlias = ListLateEntriesResponse  # noqa: Y015
+
+@_typing.final
+class LateEntry(_message.Message):
+    """An entry that happened in a sealed period and was recorded after the seal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    BOOKED_AT_FIELD_NUMBER: _builtins.int
+    ADJUSTS_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    type: _builtins.str
+    stream: _builtins.str
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def booked_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def adjusts(self) -> Global___SealedPeriod: ...
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Posting]: ...
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        type: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        booked_at: _timestamp_pb2.Timestamp | None = ...,
+        adjusts: Global___SealedPeriod | None = ...,
+        postings: _abc.Iterable[_log_pb2.Posting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjusts", b"adjusts", "booked_at", b"booked_at", "occurred_at", b"occurred_at", "recorded_at", b"recorded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusts", b"adjusts", "booked_at", b"booked_at", "occurred_at", b"occurred_at", "position", b"position", "postings", b"postings", "recorded_at", b"recorded_at", "stream", b"stream", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LateEntry: _TypeAlias = LateEntry  # noqa: Y015

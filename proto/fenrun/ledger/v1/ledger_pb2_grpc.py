@@ -92,6 +92,11 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.FromString,
                 _registered_method=True)
+        self.SealBooks = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/SealBooks',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksResponse.FromString,
+                _registered_method=True)
         self.ReleaseDue = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/ReleaseDue',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ReleaseDueRequest.SerializeToString,
@@ -202,6 +207,16 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesResponse.FromString,
                 _registered_method=True)
+        self.ListSeals = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/ListSeals',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsResponse.FromString,
+                _registered_method=True)
+        self.ListLateEntries = channel.unary_unary(
+                '/fenrun.ledger.v1.LedgerService/ListLateEntries',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer:
@@ -290,6 +305,15 @@ class LedgerServiceServicer:
     def ClosePeriod(self, request, context):
         """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
         FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealBooks(self, request, context):
+        """Seals the books through a time (结账): the trial balance of what is booked before it is recorded and never changes. A fact that comes later
+        for a sealed period is recorded all the same, with its own time, and booked at `through` as an adjustment. Counts once by seal_id.
+        FAILED_PRECONDITION: SEALED_ALREADY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -459,6 +483,21 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSeals(self, request, context):
+        """Every seal with the trial balance it sealed, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLateEntries(self, request, context):
+        """What moved money and came too late for the period it happened in, in the order recorded.
+        NOT_FOUND: SEAL_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -516,6 +555,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ClosePeriod,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.SerializeToString,
+            ),
+            'SealBooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealBooks,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksResponse.SerializeToString,
             ),
             'ReleaseDue': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseDue,
@@ -626,6 +670,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ListBalances,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesResponse.SerializeToString,
+            ),
+            'ListSeals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSeals,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsResponse.SerializeToString,
+            ),
+            'ListLateEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLateEntries,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -928,6 +982,33 @@ class LedgerService:
             '/fenrun.ledger.v1.LedgerService/ClosePeriod',
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodRequest.SerializeToString,
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ClosePeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealBooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/SealBooks',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.SealBooksResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1522,6 +1603,60 @@ class LedgerService:
             '/fenrun.ledger.v1.LedgerService/ListBalances',
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesRequest.SerializeToString,
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListBalancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSeals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/ListSeals',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListSealsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLateEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/ListLateEntries',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListLateEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,11 @@ class LedgerServiceStub:
     """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
     FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
     """
+    SealBooks: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.SealBooksRequest, _ledger_pb2.SealBooksResponse]
+    """Seals the books through a time (结账): the trial balance of what is booked before it is recorded and never changes. A fact that comes later
+    for a sealed period is recorded all the same, with its own time, and booked at `through` as an adjustment. Counts once by seal_id.
+    FAILED_PRECONDITION: SEALED_ALREADY.
+    """
     ReleaseDue: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]
     """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
     so a call repeated because its answer was lost answers for what it still found due.
@@ -137,6 +142,12 @@ class LedgerServiceStub:
     """The company's accounts and the sum of the members'; sums to zero."""
     ListBalances: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]
     """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    ListSeals: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListSealsRequest, _ledger_pb2.ListSealsResponse]
+    """Every seal with the trial balance it sealed, oldest first."""
+    ListLateEntries: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListLateEntriesRequest, _ledger_pb2.ListLateEntriesResponse]
+    """What moved money and came too late for the period it happened in, in the order recorded.
+    NOT_FOUND: SEAL_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -182,6 +193,11 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     ClosePeriod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ClosePeriodRequest, _ledger_pb2.ClosePeriodResponse]  # type: ignore[assignment]
     """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
     FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+    """
+    SealBooks: _aio.UnaryUnaryMultiCallable[_ledger_pb2.SealBooksRequest, _ledger_pb2.SealBooksResponse]  # type: ignore[assignment]
+    """Seals the books through a time (结账): the trial balance of what is booked before it is recorded and never changes. A fact that comes later
+    for a sealed period is recorded all the same, with its own time, and booked at `through` as an adjustment. Counts once by seal_id.
+    FAILED_PRECONDITION: SEALED_ALREADY.
     """
     ReleaseDue: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ReleaseDueRequest, _ledger_pb2.ReleaseDueResponse]  # type: ignore[assignment]
     """Moves to available what is due at the given time and not held; debts are settled first. Safe to repeat: what is released is not due again,
@@ -247,6 +263,12 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """The company's accounts and the sum of the members'; sums to zero."""
     ListBalances: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]  # type: ignore[assignment]
     """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    ListSeals: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListSealsRequest, _ledger_pb2.ListSealsResponse]  # type: ignore[assignment]
+    """Every seal with the trial balance it sealed, oldest first."""
+    ListLateEntries: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListLateEntriesRequest, _ledger_pb2.ListLateEntriesResponse]  # type: ignore[assignment]
+    """What moved money and came too late for the period it happened in, in the order recorded.
+    NOT_FOUND: SEAL_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+    """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
@@ -355,6 +377,17 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ledger_pb2.ClosePeriodResponse, _abc.Awaitable[_ledger_pb2.ClosePeriodResponse]]:
         """Computes pools, team volume and ranks of a period that is over, from the log as it stands, once: asked again it returns the first result.
         FAILED_PRECONDITION: PERIOD_UNKNOWN, PERIOD_NOT_OVER, NO_PLAN_IN_FORCE.
+        """
+
+    @_abc_1.abstractmethod
+    def SealBooks(
+        self,
+        request: _ledger_pb2.SealBooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.SealBooksResponse, _abc.Awaitable[_ledger_pb2.SealBooksResponse]]:
+        """Seals the books through a time (结账): the trial balance of what is booked before it is recorded and never changes. A fact that comes later
+        for a sealed period is recorded all the same, with its own time, and booked at `through` as an adjustment. Counts once by seal_id.
+        FAILED_PRECONDITION: SEALED_ALREADY.
         """
 
     @_abc_1.abstractmethod
@@ -552,5 +585,23 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListBalancesResponse, _abc.Awaitable[_ledger_pb2.ListBalancesResponse]]:
         """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def ListSeals(
+        self,
+        request: _ledger_pb2.ListSealsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListSealsResponse, _abc.Awaitable[_ledger_pb2.ListSealsResponse]]:
+        """Every seal with the trial balance it sealed, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ListLateEntries(
+        self,
+        request: _ledger_pb2.ListLateEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListLateEntriesResponse, _abc.Awaitable[_ledger_pb2.ListLateEntriesResponse]]:
+        """What moved money and came too late for the period it happened in, in the order recorded.
+        NOT_FOUND: SEAL_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+        """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2179,3 +2179,90 @@ class BalanceOpenedDecision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BalanceOpenedDecision: _TypeAlias = BalanceOpenedDecision  # noqa: Y015
+
+@_typing.final
+class BooksSealed(_message.Message):
+    """books.sealed.v1: what is booked before a time is final. A fact that comes later for it keeps its own time and is booked from then on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_ID_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SEALED_BY_FIELD_NUMBER: _builtins.int
+    seal_id: _builtins.str
+    reason: _builtins.str
+    sealed_by: _builtins.str
+    @_builtins.property
+    def through(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive; later than that of every seal before, and on a quarter of an hour."""
+
+    def __init__(
+        self,
+        *,
+        seal_id: _builtins.str = ...,
+        through: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        sealed_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["through", b"through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "seal_id", b"seal_id", "sealed_by", b"sealed_by", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BooksSealed: _TypeAlias = BooksSealed  # noqa: Y015
+
+@_typing.final
+class BooksSealedDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """How many entries before this one are booked before `through`."""
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountTotal]:
+        """Where these entries left every account that is not at zero: the trial balance that was sealed. By asset and account."""
+
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        totals: _abc.Iterable[Global___AccountTotal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "from", b"from", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BooksSealedDecision: _TypeAlias = BooksSealedDecision  # noqa: Y015
+
+@_typing.final
+class AccountTotal(_message.Message):
+    """What stands on an account, of all members together where it is theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    account: Global___Account.ValueType
+    asset: _builtins.str
+    amount_minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        account: Global___Account.ValueType = ...,
+        asset: _builtins.str = ...,
+        amount_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_minor", b"amount_minor", "asset", b"asset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountTotal: _TypeAlias = AccountTotal  # noqa: Y015

@@ -101,6 +101,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. member_id, held, given."""
     ERROR_REASON_ASSET_UNKNOWN: _ErrorReason.ValueType  # 39
     """FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
+    ERROR_REASON_SEALED_ALREADY: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION. The books are sealed as far or further. through, sealed_through."""
+    ERROR_REASON_SEAL_UNKNOWN: _ErrorReason.ValueType  # 42
+    """NOT_FOUND. seal_id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable names. Each comment gives the gRPC status and the metadata keys that come with it."""
@@ -184,4 +188,8 @@ ERROR_REASON_DEPOSIT_EXCEEDS_HELD: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION. member_id, held, given."""
 ERROR_REASON_ASSET_UNKNOWN: ErrorReason.ValueType  # 39
 """FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
+ERROR_REASON_SEALED_ALREADY: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION. The books are sealed as far or further. through, sealed_through."""
+ERROR_REASON_SEAL_UNKNOWN: ErrorReason.ValueType  # 42
+"""NOT_FOUND. seal_id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
