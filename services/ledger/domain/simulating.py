@@ -120,7 +120,7 @@ class Simulation:
     ) -> None:
         # In force where it is asked to be, whatever its own `effective` says.
         self._draft = PlanVersion(draft, DRAFT_POSITION, EARLIEST_US if from_us is None else from_us, to_us, b"")
-        self._shadow = Books(plans=[self._draft])
+        self._shadow = Books(plans=[self._draft], booked=None)
         self._left = None if returning is None else dict(returning)
         # From the first fact on that the draft decides, the two sides may differ.
         self._diverged = False
