@@ -39,9 +39,11 @@ from services.ledger.transport import LedgerTransport
 from services.ops.projections import Registered
 from services.ops.transport import OpsTransport
 from services.referral import application as referral_application
+from services.referral import names
 from services.referral import projection as referral_projection
 from services.referral import transport as referral_transport
 from services.referral.application import Referral
+from services.referral.names import MasterKeyInvalid, MasterKeys
 from services.referral.transport import ReferralTransport
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.eventlog import Connection
@@ -133,6 +135,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     Raises CannotServe.
     """
     refuse_taken(listen)
+    master = master_keys(settings)
     pool = AsyncConnectionPool(
         patient_dsn(service_dsn(dsn)),
         min_size=1,
@@ -182,7 +185,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     if settings.service in ("ledger", "all"):
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)
     if settings.service in ("referral", "all"):
-        referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer), grpc_server)
+        referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer, master), grpc_server)
     if follows:
         statistics_pb2_grpc.add_StatisticsServiceServicer_to_server(StatisticsTransport(connect, follower), grpc_server)
     health = HealthServicer()
@@ -215,6 +218,19 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         await writer.close(CLOSING_S)
         await follower.close(CLOSING_S)
         await pool.close()
+
+
+def master_keys(settings: Settings) -> MasterKeys | None:
+    """The master keys that the settings name. Raises CannotServe."""
+    if settings.master_key and settings.master_key_file:
+        raise CannotServe("two master keys are given: set FENRUN_MASTER_KEY_FILE or FENRUN_MASTER_KEY, not both")
+    try:
+        if settings.master_key:
+            return MasterKeys.parse(settings.master_key.get_secret_value().split())
+        return names.load(settings.master_key_file) if settings.master_key_file else None
+    except MasterKeyInvalid as error:
+        where = "" if settings.master_key_file else "FENRUN_MASTER_KEY: "
+        raise CannotServe(f"{where}{error}") from error
 
 
 def refuse_taken(listen: str) -> None:

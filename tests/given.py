@@ -112,6 +112,23 @@ class Client:
             )
         )
 
+    def name(self, naming_id: str, member_id: str, display_name: str, at: float = 1) -> referral_pb2.SetDisplayNameResponse:
+        request = referral_pb2.SetDisplayNameRequest(
+            program_id=self.program_id, naming_id=naming_id, member_id=member_id, display_name=display_name, named_at=day(at)
+        )
+        return self.referral.SetDisplayName(request)
+
+    def named(self, member_id: str) -> tuple[str, str]:
+        """(state, name) of a member: ("named", "王小明"), ("erased", "")."""
+        found = self.referral.GetDisplayName(referral_pb2.GetDisplayNameRequest(program_id=self.program_id, member_id=member_id))
+        return referral_pb2.NameState.Name(found.state).removeprefix("NAME_STATE_").lower(), found.display_name
+
+    def erase(self, member_id: str, at: float = 2, reason: str = "asked to be forgotten") -> referral_pb2.EraseMemberResponse:
+        request = referral_pb2.EraseMemberRequest(
+            program_id=self.program_id, member_id=member_id, reason=reason, erased_by="zhao", erased_at=day(at)
+        )
+        return self.referral.EraseMember(request)
+
     def correct(
         self, correction_id: str, member_id: str, referrer_id: str, asked: str = "ann", approved: str = "bob", at: float = 1
     ) -> referral_pb2.CorrectBindingResponse:

@@ -333,6 +333,22 @@ class SealUnknown(Refusal):
         super().__init__(f"the books were not sealed as {seal_id!r}", seal_id=seal_id)
 
 
+class MemberErased(Refusal):
+    reason = "MEMBER_ERASED"
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(f"member {member_id!r} was erased and is not named again", member_id=member_id)
+
+
+class MasterKeyMissing(Refusal):
+    """`master_id` is the key that is needed; empty: any."""
+
+    reason = "MASTER_KEY_MISSING"
+
+    def __init__(self, sentence: str, master_id: str = "") -> None:
+        super().__init__(sentence, master_id=master_id)
+
+
 class Unavailable(Refusal):
     reason = "UNAVAILABLE"
 

@@ -44,6 +44,8 @@ FACTS = {
     "hold.placed.v1": "HoldPlaced",
     "hold.lifted.v1": "HoldLifted",
     "books.sealed.v1": "BooksSealed",
+    "member.named.v1": "MemberNamed",
+    "member.erased.v1": "MemberErased",
 }
 # How long `entries --follow` waits for a server that has gone away.
 FOLLOW_PATIENCE_S = 30

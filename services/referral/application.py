@@ -10,7 +10,9 @@ from services.referral.domain.decide import (
     CorrectBinding,
     EndRole,
     EnrollMember,
+    EraseMember,
     GrantRole,
+    NameMember,
     RecordTouch,
     UpgradeMember,
     decide,
@@ -114,6 +116,10 @@ class Referral:
                     facts.append(f"role/{command.fact.grant_id}")
                 case EndRole():
                     facts += [f"role/{command.fact.grant_id}", f"role_end/{command.fact.grant_id}"]
+                case NameMember():
+                    facts += [f"naming/{command.fact.naming_id}", f"erasure/{command.fact.member_id}"]
+                case EraseMember():
+                    facts.append(f"erasure/{command.fact.member_id}")
                 case CorrectBinding():
                     facts.append(f"correction/{command.fact.correction_id}")
                     if command.fact.referrer_id:

@@ -7,6 +7,7 @@ import typer
 from services.console import terminal
 from services.console.client import At, Call, Lazy, command, new_id, parse_time, timestamp
 from services.console.terminal import Column, when
+from services.referral import naming_cli
 
 if TYPE_CHECKING:
     from fenrun.log.v1 import log_pb2 as log
@@ -20,6 +21,9 @@ member_app = typer.Typer(help="Members: enrolment, the lifetime lock, tiers.", n
 role_app = typer.Typer(help="Roles: who leads a region, a store, a group; who is a partner.", no_args_is_help=True)
 app.add_typer(member_app, name="member")
 app.add_typer(role_app, name="role")
+member_app.add_typer(naming_cli.name_app, name="name")
+command(member_app, "erase")(naming_cli.erase)
+command(member_app, "rewrap-keys", program=False)(naming_cli.rewrap_keys)
 
 Member = Annotated[str, typer.Argument(help="The member's id.")]
 

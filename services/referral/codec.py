@@ -32,6 +32,10 @@ def _ended(fact: f.RoleEnded) -> pb.RoleEnded:
     return pb.RoleEnded(grant_id=fact.grant_id, member_id=fact.member_id, ended_at=timestamp(fact.ended_us), reason=fact.reason)
 
 
+def _named(fact: f.MemberNamed) -> pb.MemberNamed:
+    return pb.MemberNamed(naming_id=fact.naming_id, member_id=fact.member_id, mac=fact.mac, nonce=fact.nonce, ciphertext=fact.ciphertext)
+
+
 def lock_message(lock: f.BindingLock | None) -> pb.BindingLocked | None:
     if lock is None:
         return None
@@ -83,6 +87,13 @@ write = Writing(
         ),
         Kind("member.role_granted.v1", f.RoleGranted, _granted, None),
         Kind("member.role_ended.v1", f.RoleEnded, _ended, None),
+        Kind("member.named.v1", f.MemberNamed, _named, None),
+        Kind(
+            "member.erased.v1",
+            f.MemberErased,
+            lambda fact: pb.MemberErased(member_id=fact.member_id, reason=fact.reason, erased_by=fact.erased_by),
+            None,
+        ),
     ]
 )
 
@@ -177,6 +188,16 @@ def _read_role_ended(fact: bytes, _: bytes) -> tuple[f.RoleEnded, None]:
     return f.RoleEnded(told.grant_id, told.member_id, microseconds(told.ended_at), told.reason), None
 
 
+def _read_named(fact: bytes, _: bytes) -> tuple[f.MemberNamed, None]:
+    told = pb.MemberNamed.FromString(fact)
+    return f.MemberNamed(told.naming_id, told.member_id, told.mac, told.nonce, told.ciphertext), None
+
+
+def _read_erased(fact: bytes, _: bytes) -> tuple[f.MemberErased, None]:
+    told = pb.MemberErased.FromString(fact)
+    return f.MemberErased(told.member_id, told.reason, told.erased_by), None
+
+
 READERS: dict[str, Reader] = {
     "plan.published.v1": _read_plan,
     "member.enrolled.v1": _read_enrolled,
@@ -188,6 +209,8 @@ READERS: dict[str, Reader] = {
     "order.voided.v1": _read_voided,
     "member.role_granted.v1": _read_role_granted,
     "member.role_ended.v1": _read_role_ended,
+    "member.named.v1": _read_named,
+    "member.erased.v1": _read_erased,
 }
 
 read = Reading(READERS)

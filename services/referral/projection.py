@@ -8,6 +8,7 @@ from services.referral.domain.facts import (
     BindingLock,
     BindingReleased,
     MemberEnrolled,
+    MemberErased,
     MemberTouched,
     MemberUpgraded,
     OrderLocked,
@@ -51,6 +52,7 @@ class ReferralChanges:
         self._ended: dict[str, int] = {}
         self._seats: dict[str, Seat | None] = {}
         self._frozen: dict[str, int | None] = {}
+        self._erased: list[str] = []
 
     def add(self, entry: Entry) -> None:
         fact, decision, position = entry.fact, entry.decision, entry.position
@@ -73,6 +75,8 @@ class ReferralChanges:
                 self._granted.append((*held, position))
             case RoleEnded():
                 self._ended[fact.grant_id] = fact.ended_us
+            case MemberErased():
+                self._erased.append(fact.member_id)
         for part in parts(fact):
             match part:
                 case BindingReleased():
@@ -120,6 +124,8 @@ class ReferralChanges:
             )
         if self._frozen:
             folds.append(Fold("referral.fold_frozen_tiers", (array(self._frozen), array(self._frozen.values())), ("text", "bigint")))
+        if self._erased:
+            folds.append(Fold("referral.fold_erasures", (array(self._erased),), ("text",)))
         return folds
 
 

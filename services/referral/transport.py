@@ -4,10 +4,20 @@ from fenrun.referral.v1 import referral_pb2 as pb
 from fenrun.referral.v1 import referral_pb2_grpc
 
 from services.kernel.refusals import TokenInvalid
-from services.referral import codec, views
+from services.referral import codec, keeping, views
 from services.referral.domain import facts as f
-from services.referral.domain.decide import CorrectBinding, EndRole, EnrollMember, GrantRole, RecordTouch, UpgradeMember
-from services.runtime import tokens
+from services.referral.domain.decide import (
+    CorrectBinding,
+    EndRole,
+    EnrollMember,
+    EraseMember,
+    GrantRole,
+    NameMember,
+    RecordTouch,
+    UpgradeMember,
+)
+from services.referral.names import MasterKeys
+from services.runtime import eventlog, tokens
 from services.runtime.serving import Context, Told, actor, check_fresh, moment, page_size, receipt, unary
 from services.runtime.writer import Connect, Outcome, Writer
 
@@ -15,9 +25,11 @@ HIGHEST_UPLINE = 100
 
 
 class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
-    def __init__(self, connect: Connect, writer: Writer) -> None:
+    def __init__(self, connect: Connect, writer: Writer, master: MasterKeys | None) -> None:
         self._connect = connect
         self._writer = writer
+        # None: names can be neither kept nor read, and all else works.
+        self._master = master
 
     @unary
     async def EnrollMember(self, request: pb.EnrollMemberRequest, context: Context) -> pb.EnrollMemberResponse:
@@ -116,6 +128,36 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
             events, last = await views.history(connection, request.program_id, request.member_id, after, limit)
         token = tokens.make("history", request.member_id, *last) if len(events) == limit else ""
         return pb.ListBindingHistoryResponse(events=events, next_page_token=token)
+
+    # ------------------------------------------------------------ names
+
+    @unary
+    async def SetDisplayName(self, request: pb.SetDisplayNameRequest, context: Context) -> pb.SetDisplayNameResponse:
+        named_us = moment("named_at", request.named_at)
+        async with self._connect() as connection:
+            await eventlog.head(connection, request.program_id)
+            fact = await keeping.named(
+                connection, self._master, request.program_id, request.member_id, request.naming_id, request.display_name
+            )
+        outcome = await self._writer.submit(request.program_id, NameMember(fact, named_us), actor(context))
+        return pb.SetDisplayNameResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+    @unary
+    async def GetDisplayName(self, request: pb.GetDisplayNameRequest, context: Context) -> pb.GetDisplayNameResponse:
+        async with self._connect() as connection, eventlog.snapshot(connection):
+            await check_fresh(connection, request.program_id, request.consistency)
+            return await keeping.display_name(connection, self._master, request.program_id, request.member_id)
+
+    @unary
+    async def EraseMember(self, request: pb.EraseMemberRequest, context: Context) -> pb.EraseMemberResponse:
+        fact = f.MemberErased(request.member_id, request.reason, request.erased_by)
+        outcome = await self._writer.submit(request.program_id, EraseMember(fact, moment("erased_at", request.erased_at)), actor(context))
+        return pb.EraseMemberResponse(receipt=receipt(outcome, outcome.entries[0]))
+
+    @unary
+    async def RewrapMemberKeys(self, request: pb.RewrapMemberKeysRequest, context: Context) -> pb.RewrapMemberKeysResponse:
+        async with self._connect() as connection:
+            return await keeping.rewrap(connection, self._master)
 
 
 # ---------------------------------------------------------------- requests to commands, outcomes to replies

@@ -73,6 +73,8 @@ CODES = {
     "ASSET_UNKNOWN": PRECONDITION,
     "SEALED_ALREADY": PRECONDITION,
     "SEAL_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "MEMBER_ERASED": PRECONDITION,
+    "MASTER_KEY_MISSING": PRECONDITION,
 }
 
 # What the contract says in patterns, said for people.

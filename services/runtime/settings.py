@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -26,6 +27,10 @@ class Settings(BaseSettings):
     # HOST:PORT. Other than loopback only when asked for by name; port 0 lets the system choose.
     listen: str = "127.0.0.1:50051"
     service: Literal["all", "ledger", "referral", "statistics"] = "all"
+    # Master keys for members' names, one a line in base64, the current one first: a file, or the keys themselves, by spaces (read from the
+    # environment alone, as secrets are). Neither: no names are kept. docs/erasure.md.
+    master_key_file: Path | None = None
+    master_key: SecretStr | None = None
     # Where the command line finds a server; None: the embedded default.
     target: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"

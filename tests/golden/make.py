@@ -1,10 +1,12 @@
 """Writes a golden history of the current version: `python -m tests.golden.make NAME STORY…`. A history once committed is never made again.
 
 It plays stories through gRPC, then keeps the entries as they are stored and every row of every view. Together the histories reach every
-type of entry: v1 was made of `plain`, v2 of `plain schemes`, v3 of `sealing`.
+type of entry: v1 was made of `plain`, v2 of `plain schemes`, v3 of `sealing`, v4 of `names`. With names their keys are kept.
 """
 
+import base64
 import json
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +16,7 @@ import psycopg
 from fenrun.ledger.v1 import ledger_pb2 as lp
 from fenrun.log.v1 import log_pb2
 from fenrun.ops.v1 import ops_pb2
+from pydantic import SecretStr
 
 from services import composition
 from services.ledger.projection import VIEWS as LEDGER_VIEWS
@@ -223,13 +226,29 @@ def play_sealing(client: Client) -> None:
     client.release(40)
 
 
-STORIES = {"plain": play, "schemes": play_schemes, "sealing": play_sealing}
+def play_names(client: Client) -> None:
+    """Names set, set anew and erased."""
+    for member in ("ann", "bob", "cho", "dee"):
+        client.enroll(member)
+    client.name("n1", "ann", "Ann", at=2)
+    client.name("n2", "bob", "Robert'; drop table members; --", at=2)
+    client.name("n3", "cho", "名" * 100, at=2)
+    client.name("n4", "ann", "安娜 🍵", at=3)
+    client.erase("bob", at=4)
+    client.erase("dee", at=4)
+
+
+STORIES = {"names": play_names, "plain": play, "schemes": play_schemes, "sealing": play_sealing}
 
 
 def main(version: str, *stories: str) -> None:
     directory = HERE / version
     directory.mkdir()
-    with tempfile.TemporaryDirectory() as data, composition.start(Settings(dsn=None, data_dir=Path(data) / "data")) as server:
+    master = base64.b64encode(secrets.token_bytes(32)).decode()
+    with (
+        tempfile.TemporaryDirectory() as data,
+        composition.start(Settings(dsn=None, data_dir=Path(data) / "data", master_key=SecretStr(master))) as server,
+    ):
         with grpc.insecure_channel(server.address) as channel:
             client = Client.of_new_program(channel, "golden")
             for story in stories:
@@ -241,6 +260,11 @@ def main(version: str, *stories: str) -> None:
                 view.name: sorted([*key, *rest] for key, rest in live_rows(connection, "golden", view))
                 for view in (*LEDGER_VIEWS, *REFERRAL_VIEWS)
             }
+            keys = connection.execute(
+                "select member_id, master_id, encode(wrapped, 'hex') from referral.member_keys where program_id = 'golden' order by 1"
+            ).fetchall()
+    if keys:
+        (directory / "keys.json").write_text(json.dumps({"master_key": master, "member_keys": keys}, indent=1) + "\n", encoding="utf-8")
     with (directory / "entries.hex").open("w", encoding="ascii") as file:
         file.writelines(entry.SerializeToString(deterministic=True).hex() + "\n" for entry in entries)
     (directory / "views.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from services.ledger.domain import decide as ledger_decide
 from services.ledger.domain import facts as ledger_facts
 from services.ops.projections import Chain
 from services.referral import codec as referral_codec
+from services.referral import names
 from services.referral import projection as referral_projection
 from services.referral.domain import decide as referral_decide
 from services.referral.domain import facts as referral_facts
@@ -24,7 +25,7 @@ from services.runtime.stored import Stored, microseconds
 HISTORIES = sorted(path.parent for path in Path(__file__).resolve().parent.glob("*/entries.hex"))
 # Histories kept before points and other assets.
 BEFORE_ASSETS = {"v1"}
-EVERY_TYPE = set(ledger_codec.READERS)
+EVERY_TYPE = {*ledger_codec.READERS, *referral_codec.READERS}
 
 
 def stored_entries(history: Path) -> list[Stored]:
@@ -152,6 +153,8 @@ def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: 
         referral_facts.BindingCorrected: referral_decide.CorrectBinding,
         referral_facts.RoleGranted: referral_decide.GrantRole,
         referral_facts.RoleEnded: referral_decide.EndRole,
+        referral_facts.MemberNamed: referral_decide.NameMember,
+        referral_facts.MemberErased: referral_decide.EraseMember,
     }
     for stored in stored_entries(history):
         entry = referral_codec.read(stored)
@@ -162,6 +165,24 @@ def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: 
             taken += 1
         roster.evolve(members, entry)
     assert taken == len(stored_entries(history)) - 1  # all but the program's own
+
+
+def test_names_that_were_kept_are_still_read_and_erased_ones_are_not() -> None:
+    history = HISTORIES[0].parent / "v4"
+    kept = json.loads((history / "keys.json").read_text(encoding="utf-8"))
+    master = names.MasterKeys.parse([kept["master_key"]])
+    keys = {member: master.unwrap("golden", member, master_id, bytes.fromhex(hex_)) for member, master_id, hex_ in kept["member_keys"]}
+    read = {}
+    for stored in stored_entries(history):
+        told = referral_codec.read(stored).fact
+        if isinstance(told, referral_facts.MemberNamed):
+            hidden = names.Hidden(told.mac, told.nonce, told.ciphertext)
+            key = keys.get(told.member_id)
+            read[told.naming_id] = None if key is None else names.reveal(key, "golden", told.member_id, told.naming_id, hidden)
+            if key is not None:
+                again = names.hide(key, "golden", told.member_id, told.naming_id, read[told.naming_id] or "")
+                assert again.mac == told.mac
+    assert read == {"n1": "Ann", "n2": None, "n3": "名" * 100, "n4": "安娜 🍵"}
 
 
 def test_the_histories_hold_every_type_of_entry_and_every_account() -> None:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from services.kernel.decider import Answer, Draft, repeated
+from services.kernel import refusals
+from services.kernel.decider import Answer, Draft, Repeated, repeated
 from services.kernel.refusals import (
     ApproverIsRequester,
     BindingCycle,
     BindingNotLocked,
     DatedTooEarly,
+    IdReused,
     Malformed,
     MemberUnknown,
     NoPlanInForce,
@@ -25,6 +27,8 @@ from services.referral.domain.facts import (
     CorrectionDecision,
     EvidenceKind,
     MemberEnrolled,
+    MemberErased,
+    MemberNamed,
     MemberTouched,
     MemberUpgraded,
     RoleEnded,
@@ -73,7 +77,21 @@ class EndRole:
     occurred_us: int
 
 
-Command = EnrollMember | RecordTouch | UpgradeMember | CorrectBinding | GrantRole | EndRole
+@dataclass(frozen=True, slots=True)
+class NameMember:
+    """Of a member who was erased, `mac`, `nonce` and `ciphertext` of the fact are empty: there is no key to make them with."""
+
+    fact: MemberNamed
+    occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EraseMember:
+    fact: MemberErased
+    occurred_us: int
+
+
+Command = EnrollMember | RecordTouch | UpgradeMember | CorrectBinding | GrantRole | EndRole | NameMember | EraseMember
 
 
 def decide(roster: Roster, command: Command) -> Answer:
@@ -91,6 +109,10 @@ def decide(roster: Roster, command: Command) -> Answer:
             return grant_role(roster, command)
         case EndRole():
             return end_role(roster, command)
+        case NameMember():
+            return name(roster, command)
+        case EraseMember():
+            return erase(roster, command)
     assert_never(command)
 
 
@@ -214,4 +236,38 @@ def end_role(roster: Roster, command: EndRole) -> Answer:
         return again
     if fact.ended_us < granted.fact.from_us:
         raise DatedTooEarly("ended_at", to_text(granted.fact.from_us), to_text(fact.ended_us))
+    return [Draft(f"member/{fact.member_id}", fact, None, command.occurred_us, fact_id)]
+
+
+def name(roster: Roster, command: NameMember) -> Answer:
+    """What a member is called. Names are compared by what the member's key makes of them; once it is destroyed they cannot be any more."""
+    fact = command.fact
+    fact_id = f"naming/{fact.naming_id}"
+    erased = roster.fact(f"erasure/{fact.member_id}") is not None
+    prior = roster.fact(fact_id)
+    if prior is not None:
+        told = prior.fact
+        same = replace(fact, mac=told.mac, nonce=told.nonce, ciphertext=told.ciphertext)
+        again = repeated(prior, f"naming {fact.naming_id!r}", same, command.occurred_us)
+        assert again is not None
+        if not erased and fact.mac != told.mac:
+            raise IdReused(f"naming {fact.naming_id!r}", prior.position, "display_name", "another name", "this one")
+        return again
+    if roster.member(fact.member_id) is None:
+        raise MemberUnknown(fact.member_id)
+    if erased:
+        raise refusals.MemberErased(fact.member_id)
+    assert fact.mac and fact.nonce and fact.ciphertext, "a member who is not erased has a key"
+    return [Draft(f"member/{fact.member_id}", fact, None, command.occurred_us, fact_id)]
+
+
+def erase(roster: Roster, command: EraseMember) -> Answer:
+    """A member's key is destroyed. Asked again, whenever and why ever that is, the first answer stands."""
+    fact = command.fact
+    fact_id = f"erasure/{fact.member_id}"
+    prior = roster.fact(fact_id)
+    if prior is not None:
+        return Repeated(prior)
+    if roster.member(fact.member_id) is None:
+        raise MemberUnknown(fact.member_id)
     return [Draft(f"member/{fact.member_id}", fact, None, command.occurred_us, fact_id)]

@@ -102,6 +102,24 @@ class RoleEnded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class MemberNamed:
+    """The name itself is not here: `ciphertext` is what nobody reads without the member's key, `mac` what the same name gives again."""
+
+    naming_id: str
+    member_id: str
+    mac: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberErased:
+    member_id: str
+    reason: str
+    erased_by: str
+
+
 # ---------------------------------------------------------------- facts of the same log that others tell
 
 

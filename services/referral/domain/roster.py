@@ -14,6 +14,8 @@ from services.referral.domain.facts import (
     BindingReleased,
     EvidenceKind,
     MemberEnrolled,
+    MemberErased,
+    MemberNamed,
     MemberTouched,
     MemberUpgraded,
     OrderLocked,
@@ -183,6 +185,10 @@ def evolve(roster: Roster, entry: Entry) -> None:
             if role is not None:
                 until = fact.ended_us if role.until_us is None else min(role.until_us, fact.ended_us)
                 roster.roles[fact.grant_id] = role._replace(until_us=until)
+        case MemberNamed():
+            roster.facts[f"naming/{fact.naming_id}"] = entry
+        case MemberErased():
+            roster.facts[f"erasure/{fact.member_id}"] = entry
         case PlanPublished():
             roster.plans.append(fact)
     for part in parts(fact):

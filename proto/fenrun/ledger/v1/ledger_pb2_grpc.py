@@ -28,6 +28,7 @@ if _version_not_supported:
 class LedgerServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, reference, source) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -222,6 +223,7 @@ class LedgerServiceStub:
 class LedgerServiceServicer:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, reference, source) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -692,6 +694,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 class LedgerService:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, reference, source) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 

@@ -2266,3 +2266,68 @@ class AccountTotal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AccountTotal: _TypeAlias = AccountTotal  # noqa: Y015
+
+@_typing.final
+class MemberNamed(_message.Message):
+    """member.named.v1: what a member is called, as nobody can read it without the member's own key, which is not in the log. docs/erasure.md gives
+    the exact bytes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMING_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    naming_id: _builtins.str
+    member_id: _builtins.str
+    mac: _builtins.bytes
+    """HMAC-SHA256 of the name, by which the same name told again is recognised."""
+    nonce: _builtins.bytes
+    """The name, by AES-256-GCM."""
+    ciphertext: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        naming_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        mac: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+        ciphertext: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "mac", b"mac", "member_id", b"member_id", "naming_id", b"naming_id", "nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberNamed: _TypeAlias = MemberNamed  # noqa: Y015
+
+@_typing.final
+class MemberErased(_message.Message):
+    """member.erased.v1: the member's key is destroyed with this entry, for good; the log itself stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERASED_BY_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    reason: _builtins.str
+    """No personal data."""
+    erased_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        erased_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_by", b"erased_by", "member_id", b"member_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberErased: _TypeAlias = MemberErased  # noqa: Y015

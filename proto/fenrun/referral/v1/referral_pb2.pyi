@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _NameState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NameStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NameState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NAME_STATE_UNSPECIFIED: _NameState.ValueType  # 0
+    NAME_STATE_NONE: _NameState.ValueType  # 1
+    """No name was ever set."""
+    NAME_STATE_NAMED: _NameState.ValueType  # 2
+    NAME_STATE_ERASED: _NameState.ValueType  # 3
+    """The member was erased."""
+    NAME_STATE_LOST: _NameState.ValueType  # 4
+    """A name was set, and no key opens it though nobody erased the member: the database was restored without its keys."""
+
+class NameState(_NameState, metaclass=_NameStateEnumTypeWrapper): ...
+
+NAME_STATE_UNSPECIFIED: NameState.ValueType  # 0
+NAME_STATE_NONE: NameState.ValueType  # 1
+"""No name was ever set."""
+NAME_STATE_NAMED: NameState.ValueType  # 2
+NAME_STATE_ERASED: NameState.ValueType  # 3
+"""The member was erased."""
+NAME_STATE_LOST: NameState.ValueType  # 4
+"""A name was set, and no key opens it though nobody erased the member: the database was restored without its keys."""
+Global___NameState: _TypeAlias = NameState  # noqa: Y015
 
 @_typing.final
 class EnrollMemberRequest(_message.Message):
@@ -981,3 +1009,216 @@ class BindingTierChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BindingTierChange: _TypeAlias = BindingTierChange  # noqa: Y015
+
+@_typing.final
+class SetDisplayNameRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    NAMING_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    NAMED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    naming_id: _builtins.str
+    member_id: _builtins.str
+    display_name: _builtins.str
+    """1 to 100 characters of any script, none of them a control character."""
+    @_builtins.property
+    def named_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        naming_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        named_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["named_at", b"named_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "named_at", b"named_at", "naming_id", b"naming_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDisplayNameRequest: _TypeAlias = SetDisplayNameRequest  # noqa: Y015
+
+@_typing.final
+class SetDisplayNameResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDisplayNameResponse: _TypeAlias = SetDisplayNameResponse  # noqa: Y015
+
+@_typing.final
+class GetDisplayNameRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    member_id: _builtins.str
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "member_id", b"member_id", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDisplayNameRequest: _TypeAlias = GetDisplayNameRequest  # noqa: Y015
+
+@_typing.final
+class GetDisplayNameResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    state: Global___NameState.ValueType
+    display_name: _builtins.str
+    """Empty unless the state is NAMED."""
+    position: _builtins.int
+    """The entry that says so: the naming or the erasure; 0: none."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When the member was named, or erased."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___NameState.ValueType = ...,
+        display_name: _builtins.str = ...,
+        position: _builtins.int = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "occurred_at", b"occurred_at", "position", b"position", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDisplayNameResponse: _TypeAlias = GetDisplayNameResponse  # noqa: Y015
+
+@_typing.final
+class EraseMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERASED_BY_FIELD_NUMBER: _builtins.int
+    ERASED_AT_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    member_id: _builtins.str
+    reason: _builtins.str
+    """No personal data."""
+    erased_by: _builtins.str
+    @_builtins.property
+    def erased_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        erased_by: _builtins.str = ...,
+        erased_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased_at", b"erased_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_at", b"erased_at", "erased_by", b"erased_by", "member_id", b"member_id", "program_id", b"program_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseMemberRequest: _TypeAlias = EraseMemberRequest  # noqa: Y015
+
+@_typing.final
+class EraseMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _type_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        receipt: _type_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseMemberResponse: _TypeAlias = EraseMemberResponse  # noqa: Y015
+
+@_typing.final
+class RewrapMemberKeysRequest(_message.Message):
+    """Of all programs: they share the server's master key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapMemberKeysRequest: _TypeAlias = RewrapMemberKeysRequest  # noqa: Y015
+
+@_typing.final
+class RewrapMemberKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_ID_FIELD_NUMBER: _builtins.int
+    REWRAPPED_FIELD_NUMBER: _builtins.int
+    DESTROYED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    master_id: _builtins.str
+    """The master key that wraps new keys, by its id."""
+    rewrapped: _builtins.int
+    destroyed: _builtins.int
+    """Keys of erased members."""
+    unreadable: _builtins.int
+    """Keys wrapped by master keys that this server was not given."""
+    def __init__(
+        self,
+        *,
+        master_id: _builtins.str = ...,
+        rewrapped: _builtins.int = ...,
+        destroyed: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroyed", b"destroyed", "master_id", b"master_id", "rewrapped", b"rewrapped", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapMemberKeysResponse: _TypeAlias = RewrapMemberKeysResponse  # noqa: Y015

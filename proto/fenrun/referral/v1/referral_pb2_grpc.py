@@ -28,6 +28,7 @@ if _version_not_supported:
 class ReferralServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -92,11 +93,32 @@ class ReferralServiceStub:
                 request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryRequest.SerializeToString,
                 response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryResponse.FromString,
                 _registered_method=True)
+        self.SetDisplayName = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/SetDisplayName',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameResponse.FromString,
+                _registered_method=True)
+        self.GetDisplayName = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/GetDisplayName',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameResponse.FromString,
+                _registered_method=True)
+        self.EraseMember = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/EraseMember',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberResponse.FromString,
+                _registered_method=True)
+        self.RewrapMemberKeys = channel.unary_unary(
+                '/fenrun.referral.v1.ReferralService/RewrapMemberKeys',
+                request_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysRequest.SerializeToString,
+                response_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysResponse.FromString,
+                _registered_method=True)
 
 
 class ReferralServiceServicer:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -183,6 +205,37 @@ class ReferralServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetDisplayName(self, request, context):
+        """Keeps what a member is called, encrypted with a key of their own. Counts once by naming_id; once the member is erased a repeat is answered
+        without comparing the name. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MEMBER_ERASED, MASTER_KEY_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDisplayName(self, request, context):
+        """What a member is called, by the name set last. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MASTER_KEY_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseMember(self, request, context):
+        """Destroys a member's key, for good: what they were called cannot be read again, nor can they be named again. Their binding, orders and
+        balances stay. Counts once by member_id, whenever it is asked again. NOT_FOUND: MEMBER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewrapMemberKeys(self, request, context):
+        """Wraps every member's key in the current master key, and destroys keys of erased members that a restored backup brought back. Safe to
+        repeat. FAILED_PRECONDITION: MASTER_KEY_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReferralServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -241,6 +294,26 @@ def add_ReferralServiceServicer_to_server(servicer, server):
                     request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryRequest.FromString,
                     response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryResponse.SerializeToString,
             ),
+            'SetDisplayName': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDisplayName,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameResponse.SerializeToString,
+            ),
+            'GetDisplayName': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDisplayName,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameResponse.SerializeToString,
+            ),
+            'EraseMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseMember,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberResponse.SerializeToString,
+            ),
+            'RewrapMemberKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewrapMemberKeys,
+                    request_deserializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysRequest.FromString,
+                    response_serializer=fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'fenrun.referral.v1.ReferralService', rpc_method_handlers)
@@ -252,6 +325,7 @@ def add_ReferralServiceServicer_to_server(servicer, server):
 class ReferralService:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -542,6 +616,114 @@ class ReferralService:
             '/fenrun.referral.v1.ReferralService/ListBindingHistory',
             fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryRequest.SerializeToString,
             fenrun_dot_referral_dot_v1_dot_referral__pb2.ListBindingHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDisplayName(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/SetDisplayName',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.SetDisplayNameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDisplayName(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/GetDisplayName',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.GetDisplayNameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/EraseMember',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.EraseMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewrapMemberKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenrun.referral.v1.ReferralService/RewrapMemberKeys',
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysRequest.SerializeToString,
+            fenrun_dot_referral_dot_v1_dot_referral__pb2.RewrapMemberKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

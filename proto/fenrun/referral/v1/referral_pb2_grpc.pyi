@@ -29,6 +29,7 @@ GRPC_VERSION: str
 class ReferralServiceStub:
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -70,11 +71,26 @@ class ReferralServiceStub:
     """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN."""
     ListBindingHistory: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListBindingHistoryRequest, _referral_pb2.ListBindingHistoryResponse]
     """Everything that ever touched a member's binding or tier, oldest first. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    SetDisplayName: _grpc.UnaryUnaryMultiCallable[_referral_pb2.SetDisplayNameRequest, _referral_pb2.SetDisplayNameResponse]
+    """Keeps what a member is called, encrypted with a key of their own. Counts once by naming_id; once the member is erased a repeat is answered
+    without comparing the name. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MEMBER_ERASED, MASTER_KEY_MISSING.
+    """
+    GetDisplayName: _grpc.UnaryUnaryMultiCallable[_referral_pb2.GetDisplayNameRequest, _referral_pb2.GetDisplayNameResponse]
+    """What a member is called, by the name set last. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MASTER_KEY_MISSING."""
+    EraseMember: _grpc.UnaryUnaryMultiCallable[_referral_pb2.EraseMemberRequest, _referral_pb2.EraseMemberResponse]
+    """Destroys a member's key, for good: what they were called cannot be read again, nor can they be named again. Their binding, orders and
+    balances stay. Counts once by member_id, whenever it is asked again. NOT_FOUND: MEMBER_UNKNOWN.
+    """
+    RewrapMemberKeys: _grpc.UnaryUnaryMultiCallable[_referral_pb2.RewrapMemberKeysRequest, _referral_pb2.RewrapMemberKeysResponse]
+    """Wraps every member's key in the current master key, and destroys keys of erased members that a restored backup brought back. Safe to
+    repeat. FAILED_PRECONDITION: MASTER_KEY_MISSING.
+    """
 
 @_typing.type_check_only
 class ReferralServiceAsyncStub(ReferralServiceStub):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -113,10 +129,25 @@ class ReferralServiceAsyncStub(ReferralServiceStub):
     """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN."""
     ListBindingHistory: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListBindingHistoryRequest, _referral_pb2.ListBindingHistoryResponse]  # type: ignore[assignment]
     """Everything that ever touched a member's binding or tier, oldest first. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    SetDisplayName: _aio.UnaryUnaryMultiCallable[_referral_pb2.SetDisplayNameRequest, _referral_pb2.SetDisplayNameResponse]  # type: ignore[assignment]
+    """Keeps what a member is called, encrypted with a key of their own. Counts once by naming_id; once the member is erased a repeat is answered
+    without comparing the name. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MEMBER_ERASED, MASTER_KEY_MISSING.
+    """
+    GetDisplayName: _aio.UnaryUnaryMultiCallable[_referral_pb2.GetDisplayNameRequest, _referral_pb2.GetDisplayNameResponse]  # type: ignore[assignment]
+    """What a member is called, by the name set last. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MASTER_KEY_MISSING."""
+    EraseMember: _aio.UnaryUnaryMultiCallable[_referral_pb2.EraseMemberRequest, _referral_pb2.EraseMemberResponse]  # type: ignore[assignment]
+    """Destroys a member's key, for good: what they were called cannot be read again, nor can they be named again. Their binding, orders and
+    balances stay. Counts once by member_id, whenever it is asked again. NOT_FOUND: MEMBER_UNKNOWN.
+    """
+    RewrapMemberKeys: _aio.UnaryUnaryMultiCallable[_referral_pb2.RewrapMemberKeysRequest, _referral_pb2.RewrapMemberKeysResponse]  # type: ignore[assignment]
+    """Wraps every member's key in the current master key, and destroys keys of erased members that a restored backup brought back. Safe to
+    repeat. FAILED_PRECONDITION: MASTER_KEY_MISSING.
+    """
 
 class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
     returns the first receipt, with other content ALREADY_EXISTS (ID_REUSED) names the field that differs.
+    Ids and free texts (reason, note, channel) are kept for ever: no personal data in them; docs/erasure.md.
     Every rpc may also answer INVALID_ARGUMENT (MALFORMED, TOKEN_INVALID), NOT_FOUND (PROGRAM_UNKNOWN) and UNAVAILABLE (repeat the call).
     """
 
@@ -219,5 +250,43 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_referral_pb2.ListBindingHistoryResponse, _abc.Awaitable[_referral_pb2.ListBindingHistoryResponse]]:
         """Everything that ever touched a member's binding or tier, oldest first. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def SetDisplayName(
+        self,
+        request: _referral_pb2.SetDisplayNameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.SetDisplayNameResponse, _abc.Awaitable[_referral_pb2.SetDisplayNameResponse]]:
+        """Keeps what a member is called, encrypted with a key of their own. Counts once by naming_id; once the member is erased a repeat is answered
+        without comparing the name. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MEMBER_ERASED, MASTER_KEY_MISSING.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDisplayName(
+        self,
+        request: _referral_pb2.GetDisplayNameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.GetDisplayNameResponse, _abc.Awaitable[_referral_pb2.GetDisplayNameResponse]]:
+        """What a member is called, by the name set last. NOT_FOUND: MEMBER_UNKNOWN. FAILED_PRECONDITION: MASTER_KEY_MISSING."""
+
+    @_abc_1.abstractmethod
+    def EraseMember(
+        self,
+        request: _referral_pb2.EraseMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.EraseMemberResponse, _abc.Awaitable[_referral_pb2.EraseMemberResponse]]:
+        """Destroys a member's key, for good: what they were called cannot be read again, nor can they be named again. Their binding, orders and
+        balances stay. Counts once by member_id, whenever it is asked again. NOT_FOUND: MEMBER_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def RewrapMemberKeys(
+        self,
+        request: _referral_pb2.RewrapMemberKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_referral_pb2.RewrapMemberKeysResponse, _abc.Awaitable[_referral_pb2.RewrapMemberKeysResponse]]:
+        """Wraps every member's key in the current master key, and destroys keys of erased members that a restored backup brought back. Safe to
+        repeat. FAILED_PRECONDITION: MASTER_KEY_MISSING.
+        """
 
 def add_ReferralServiceServicer_to_server(servicer: ReferralServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -105,6 +105,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The books are sealed as far or further. through, sealed_through."""
     ERROR_REASON_SEAL_UNKNOWN: _ErrorReason.ValueType  # 42
     """NOT_FOUND. seal_id."""
+    ERROR_REASON_MEMBER_ERASED: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The member was erased and is not named again. member_id."""
+    ERROR_REASON_MASTER_KEY_MISSING: _ErrorReason.ValueType  # 44
+    """FAILED_PRECONDITION. The server was not given the master key that members' names need. master_id (empty: it was given none)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable names. Each comment gives the gRPC status and the metadata keys that come with it."""
@@ -192,4 +196,8 @@ ERROR_REASON_SEALED_ALREADY: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION. The books are sealed as far or further. through, sealed_through."""
 ERROR_REASON_SEAL_UNKNOWN: ErrorReason.ValueType  # 42
 """NOT_FOUND. seal_id."""
+ERROR_REASON_MEMBER_ERASED: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The member was erased and is not named again. member_id."""
+ERROR_REASON_MASTER_KEY_MISSING: ErrorReason.ValueType  # 44
+"""FAILED_PRECONDITION. The server was not given the master key that members' names need. master_id (empty: it was given none)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
