@@ -22,11 +22,11 @@ def _postings(postings: tuple[f.Posting, ...]) -> list[Any]:
     ]
 
 
-_ACCOUNTS = {account.value: account for account in f.Account}
+ACCOUNTS = {account.value: account for account in f.Account}
 
 
 def read_postings(postings: "list[pb.Posting]") -> tuple[f.Posting, ...]:
-    return tuple(f.Posting(_ACCOUNTS[p.account], p.member_id, p.amount_minor, p.asset) for p in postings)
+    return tuple(f.Posting(ACCOUNTS[p.account], p.member_id, p.amount_minor, p.asset) for p in postings)
 
 
 def _shares(lines: tuple[f.LineShares, ...]) -> list[Any]:
@@ -595,7 +595,7 @@ def _read_opening(fact: bytes, decision: bytes) -> tuple[f.BalanceOpened, f.Bala
 def _read_sealed(fact: bytes, decision: bytes) -> tuple[f.BooksSealed, f.BooksSealedDecision]:
     told, decided = pb.BooksSealed.FromString(fact), pb.BooksSealedDecision.FromString(decision)
     from_us = microseconds(getattr(decided, "from")) if decided.HasField("from") else None
-    totals = tuple(f.AccountTotal(_ACCOUNTS[one.account], one.asset, one.amount_minor) for one in decided.totals)
+    totals = tuple(f.AccountTotal(ACCOUNTS[one.account], one.asset, one.amount_minor) for one in decided.totals)
     sealed = f.BooksSealed(told.seal_id, microseconds(told.through), told.reason, told.sealed_by)
     return sealed, f.BooksSealedDecision(from_us, decided.entries, totals)
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from fenrun.ledger.v1 import ledger_pb2 as pb
+from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
@@ -40,8 +41,29 @@ async def booked(connection: Connection, head: Head, through_us: int) -> Booked:
     found = Booked()
     found.add(through_us - 1, head.position, await _standing(connection, head.program_id))
     async for stored in _occurred(connection, head.program_id, 0, through_us, None):
-        found.add(through_us - 1, -1, {key: -amount for key, amount in amounts_of(codec.read(stored)).items()})
+        found.add(through_us - 1, -1, {key: -amount for key, amount in _amounts(stored).items()})
     return found
+
+
+# Most of a log, read for their postings alone: a third of the time that reading all of a decision takes.
+_Giving = type[log_pb2.OrderPaidDecision | log_pb2.OrderRefundedDecision | log_pb2.OrderReleasedDecision]
+_COMMON: dict[str, _Giving] = {
+    "order.paid.v1": log_pb2.OrderPaidDecision,
+    "order.refunded.v1": log_pb2.OrderRefundedDecision,
+    "order.released.v1": log_pb2.OrderReleasedDecision,
+}
+
+
+def _amounts(stored: Stored) -> dict[tuple[str, Account], int]:
+    """As amounts_of."""
+    message = _COMMON.get(stored.type)
+    if message is None:
+        return amounts_of(codec.read(stored))
+    sums: dict[tuple[str, Account], int] = {}
+    for posting in message.FromString(stored.decision).postings:
+        key = (posting.asset, codec.ACCOUNTS[posting.account])
+        sums[key] = sums.get(key, 0) + posting.amount_minor
+    return sums
 
 
 async def _standing(connection: Connection, program_id: str) -> dict[tuple[str, Account], int]:
