@@ -7,7 +7,7 @@ import pytest
 
 from services.kernel.decider import Draft, Entry, NotLoaded, Repeated
 from services.kernel.money import Rate
-from services.kernel.refusals import Refusal
+from services.kernel.refusals import PlanInvalid, Refusal
 from services.kernel.times import DAY_US
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
@@ -393,3 +393,15 @@ def test_a_rate_is_exact() -> None:
     assert Rate.of_percent("2.5%").of(299_900) == 7498
     assert Rate.of_percent("2.5%").exactly_of(299_900) == "7497.5"
     assert Rate.of_percent("0.333333333%").decimal == "0.00333333333"
+
+
+def test_a_plan_that_is_refused_for_itself_is_still_answered_where_it_was_published_before() -> None:
+    """Limits and findings that were learned since take nothing back; a new version is refused for them."""
+    refused = PlanInvalid("rules[0].when.days", "has 32 entries; at most 31 are allowed")
+    story = Story(TWO_LEVEL)
+    [entry] = story.books.stream("plan/two-level")
+    assert decide(story.books, c.PublishPlan(entry.fact, 0, linted=True, refused=refused)) == Repeated(entry)
+    fact, _ = published(TWO_LEVEL | {"version": 2})
+    with pytest.raises(PlanInvalid) as caught:
+        decide(story.books, c.PublishPlan(fact, 0, linted=True, refused=refused))
+    assert caught.value is refused

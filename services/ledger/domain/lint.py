@@ -5,7 +5,7 @@ lawful. A plan without a profile is older than the linter and is only advised: e
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from fractions import Fraction
 from itertools import pairwise
@@ -97,20 +97,43 @@ Found = tuple[Severity, str, str, str]
 
 def lint(plan: Plan, published: Sequence[PlanVersion]) -> list[Finding]:
     """Everything to be said of a plan, beside the versions published before it: errors first, each in the order of the document."""
-    # Older documents in yuan are told what they would meet under the milder profile.
-    law = plan.profile or ("cn-common" if plan.currency == "CNY" else "none")
+    return together(alone(plan), beside(plan, published))
+
+
+def alone(plan: Plan) -> list[Finding]:
+    """What the document alone says. It may take a second or two for the longest."""
+    law = _law(plan)
     found: list[Found] = []
     if plan.profile is None:
         problem = "The plan names no profile, so nothing refuses it and these are hints. Add profile: cn-strict, cn-common or none."
         found.append(("warning", "profile-missing", "profile", problem))
     if law != "none":
         found += [*_levels(plan, law), *_not_for_goods(plan), *_entry(plan)]
-    found += [*_payout(plan, law), *_tiers(plan), *_idle(plan), *_roles(plan), *_waivers(plan, law), *_versions(plan, published)]
-    findings = [
+    found += [*_payout(plan, law), *_tiers(plan), *_idle(plan), *_roles(plan), *_waivers(plan, law)]
+    return _findings(plan, found)
+
+
+def beside(plan: Plan, published: Sequence[PlanVersion]) -> list[Finding]:
+    """What only the versions published before say. Quick, so that it is looked at where those are known for certain: in the writer."""
+    return _findings(plan, _versions(plan, published))
+
+
+def together(*found: Sequence[Finding]) -> list[Finding]:
+    """Errors first."""
+    return sorted((finding for some in found for finding in some), key=lambda finding: finding.severity)
+
+
+def _law(plan: Plan) -> str:
+    # Older documents in yuan are told what they would meet under the milder profile.
+    return plan.profile or ("cn-common" if plan.currency == "CNY" else "none")
+
+
+def _findings(plan: Plan, found: Iterable[Found]) -> list[Finding]:
+    law = _law(plan)
+    return [
         Finding("warning" if plan.profile is None else severity, rule, path, problem, "" if law == "none" else SOURCES[rule])
         for severity, rule, path, problem in found
     ]
-    return sorted(findings, key=lambda finding: finding.severity)
 
 
 def refusing(findings: Sequence[Finding]) -> Finding | None:
