@@ -11,6 +11,7 @@ from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
+from services.kernel.names import nameable
 from services.kernel.refusals import (
     AssetUnknown,
     Malformed,
@@ -510,6 +511,8 @@ def follow_up(told: pb.FollowUp) -> c.CompleteOrder | c.RefundOrder:
 
 
 def record_task(request: pb.RecordTaskRequest) -> c.RecordTask:
+    if not nameable(request.task):
+        raise Malformed("task", f"task: {request.task!r} must be 1 to 100 printable characters without space, so that a plan can name it")
     return c.RecordTask(f.TaskDone(request.task_id, request.member_id, request.task), moment("done_at", request.done_at))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.kernel.money import Rate
+from services.kernel.names import nameable
 from services.kernel.refusals import PlanInvalid
 from services.kernel.times import EARLIEST_US, LATEST_US, from_text
 
@@ -200,7 +201,7 @@ def identifier(value: Any, path: str) -> str:
 
 
 def named(value: Any, path: str) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable() or any(sign.isspace() for sign in value):
+    if not isinstance(value, str) or not nameable(value):
         raise PlanInvalid(path, f"expected a name of 1 to 100 printable characters without space, found {described(value)}")
 
 
