@@ -63,6 +63,7 @@ SOURCES: Mapping[str, str] = {
     "higher-tier-easier": "",
     "higher-tier-earns-less": "",
     "versions-overlap": "",
+    "counted-terms-changed": "",
     "rule-never-pays": "",
     "role-misspelt": "",
     "points-unused": "",
@@ -115,7 +116,7 @@ def alone(plan: Plan) -> list[Finding]:
 
 def beside(plan: Plan, published: Sequence[PlanVersion]) -> list[Finding]:
     """What only the versions published before say. Quick, so that it is looked at where those are known for certain: in the writer."""
-    return _findings(plan, _versions(plan, published))
+    return _findings(plan, [*_counted(plan, published), *_versions(plan, published)])
 
 
 def together(*found: Sequence[Finding]) -> list[Finding]:
@@ -456,6 +457,43 @@ def _waivers(plan: Plan, law: str) -> Iterator[Found]:
                 path,
                 f"Nothing in this plan needs the waiver {name}. Take it out, so that it hides nothing later.",
             )
+
+
+def _counted(plan: Plan, published: Sequence[PlanVersion]) -> Iterator[Found]:
+    """Rules of one id count the same invitees whatever version an order was recorded under; what that comes to is by the version's terms.
+
+    `when` may change: each order counts, and is taken out again, by its own.
+    """
+    earlier: dict[str, list[tuple[str, dict[str, object]]]] = {rule.id: [] for _, rule in plan.counted_rules}
+    for older in reversed(published) if earlier else ():
+        for _, rule in older.plan.counted_rules:
+            if rule.id in earlier:
+                earlier[rule.id].append((f"version {older.plan.version} of plan {older.plan.plan_id}", _terms(older.plan, rule)))
+    for index, rule in plan.counted_rules:
+        path, name = _at(index, rule)
+        mine = _terms(plan, rule)
+        version, theirs = next(((version, terms) for version, terms in earlier[rule.id] if terms != mine), ("", mine))
+        if version:
+            other = ", ".join(f"{key} is {_said(mine[key])}, there {_said(theirs[key])}" for key in mine if mine[key] != theirs[key])
+            problem = f"{name} counts on where {version} left off, by other terms: {other}."
+            problem += " What orders under one brought about, refunds of orders under the other would not take back. Give it another id."
+            yield "error", "counted-terms-changed", path, problem
+
+
+def _terms(plan: Plan, rule: Counted) -> dict[str, object]:
+    """What the amount that a counted rule owes for so many invitees depends on."""
+    return {
+        "at": rule.at,
+        "fixed_minor": rule.fixed_minor,
+        "repeat": rule.repeat,
+        "most": rule.most,
+        "asset": plan.asset_of(rule),
+    }
+
+
+def _said(value: object) -> str:
+    """As the document writes it."""
+    return "left out" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _versions(plan: Plan, published: Sequence[PlanVersion]) -> Iterator[Found]:
