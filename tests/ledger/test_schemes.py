@@ -124,6 +124,18 @@ def test_the_room_a_period_leaves_is_frozen_with_the_order_and_freed_by_its_refu
     assert postings(story.when(sold("O5", "C", 30_000, day=40)))[-1] == ("PENDING", "B", 1500)
 
 
+@pytest.mark.parametrize(("cap", "gained"), [({"period": 1500}, 0), ({"order": 1500}, 1)])
+def test_under_a_cap_by_period_whoever_had_no_room_frozen_gains_nothing_by_a_refund(cap: dict[str, int], gained: int) -> None:
+    """By weights 1, 3, 3 a pool of 4 goes 0, 2, 2, for 0.57, 1.71, 1.71; one of 3 goes 1, 1, 1, for 0.43, 1.29, 1.29."""
+    story = Story(plan({"id": "fund", "kind": "pool", "role": "partner", "rate": "10%", "cap_minor": cap}))
+    for member, weight in (("A", 1), ("B", 3), ("C", 3)):
+        story.tell(f"member/{member}", f.RoleGranted(f"g-{member}", member, "partner", "", weight, 0, None))
+    story.given(sold("O1", "C", 40))
+    assert [story.money(member).get("pending", 0) for member in "ABC"] == [0, 2, 2]
+    story.given(refund("R1", (1, 0, 10)))
+    assert [story.money(member).get("pending", 0) for member in "ABC"] == [gained, 1, 1]
+
+
 def test_what_is_paid_at_once_settles_debts_first_and_is_taken_back_from_available() -> None:
     story = Story(plan({**FIRST, "release": {"on": "at_once"}})).given(sold("O1", "C", 10_000))
     assert story.money("B") == {"available": 1000, "accrued": 1000}
