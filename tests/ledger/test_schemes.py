@@ -285,6 +285,21 @@ def test_a_counted_reward_follows_the_invitees_who_qualify_now() -> None:
     assert story.books.counters == {}
 
 
+def test_a_counted_reward_that_waits_on_an_order_refunded_in_full_is_released_by_completing_that_order() -> None:
+    """Three brought, 10.00 for each two. O2 brought the reward about and is refunded, but two are left: it stays, pending, until O3 is
+    refunded as well, and then it is owed back. Completing O2 all the same releases it, and that settles the debt."""
+    story = Story(plan(FIRST, {"id": "count", "kind": "counted", "at": 2, "fixed_minor": 1000, "repeat": True}))
+    for number in range(1, 4):
+        story.tell(f"member/B{number}", f.MemberEnrolled(f"B{number}", "A"))
+        story.given(sold(f"O{number}", f"B{number}", 1000))
+    story.given(refund("R2", (1, 10, 1000), order_id="O2"))
+    assert story.money("A") == {"pending": 1200, "accrued": 1300, "reversed": 100}
+    story.given(refund("R3", (1, 10, 1000), order_id="O3"), release(60))
+    assert story.money("A") == {"pending": 1100, "debt": -1000, "accrued": 1300, "reversed": 1200}
+    story.given(complete("O2", 31), release(60))
+    assert story.money("A") == {"pending": 100, "accrued": 1300, "reversed": 1200}
+
+
 def test_both_sides_of_an_invite_are_rewarded_while_something_of_the_order_remains() -> None:
     invite = {"id": "both", "kind": "triggered", "on": "invite", "to": {"buyer": 500, "referrer": 1000}}
     story = Story(plan(FIRST, invite)).given(sold("O1", "C", 1000))
