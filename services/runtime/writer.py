@@ -209,10 +209,6 @@ class Writer:
                 contended = known is None
                 self._shared = {other: until_s for other, until_s in self._shared.items() if until_s > began_s}
                 self._shared[program_id] = began_s + SHARED_S
-            except Refusal as refusal:
-                for item in batch:
-                    _resolve(item, refusal)
-                return
             except DATABASE_LOST as error:
                 # An attempt may have waited for a connection itself.
                 waited_s += loop.time() - began_s
@@ -228,6 +224,13 @@ class Writer:
                 await self._sleep(pause_s)
                 waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
             except Exception as error:
+                if known is not None:
+                    # What was loaded may be newer than the head that was remembered, and not fit it.
+                    continue
+                if isinstance(error, Refusal):
+                    for item in batch:
+                        _resolve(item, error)
+                    return
                 if len(batch) == 1 and isinstance(error, psycopg.DataError):
                     log.warning(
                         "writer.unstorable", program_id=program_id, command=type(batch[0].command).__name__, error=type(error).__name__

@@ -29,7 +29,7 @@ from tests.faults.histories import (
     wrong_with,
 )
 from tests.faults.processes import SHORTLY_S, Server, client_of, program_id, serving
-from tests.given import Client, line, reason
+from tests.given import TWO_LEVEL, Client, line, reason
 
 SEED = 20261122
 
@@ -182,5 +182,17 @@ def test_a_server_that_remembers_where_it_left_the_log_sees_what_the_other_told(
             recorded = one.order(f"order-{number}", member, line(1, 100))
             again = other.order(f"order-{number}", member, line(1, 100))
             assert again.receipt.already_recorded and again.receipt.position == recorded.receipt.position
+        assert second.differences() == []
+        assert wrong_with(whole_log(second)) == []
+
+
+def test_a_server_that_remembers_too_old_a_head_for_what_it_loads_decides_again(servers: tuple[Server, Server]) -> None:
+    """The other published a plan and recorded an order under it: the refund of that order is told to a server that has heard of neither."""
+    program = program_id("newer")
+    with client_of(servers[0], program, new=True) as first, client_of(servers[1], program) as second:
+        opening(first)
+        second.publish(TWO_LEVEL.replace("version: 1", "version: 2"))
+        second.order("newer", "guide", line(1, 100))
+        assert first.refund("refund", "newer", (1, 1, 100)).receipt.position
         assert second.differences() == []
         assert wrong_with(whole_log(second)) == []
