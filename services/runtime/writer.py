@@ -24,6 +24,12 @@ from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
 
+# Programs that are remembered, and members of all of them together; beyond it the program used longest ago goes. A member takes about half
+# a kilobyte.
+PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
+# For so many seconds after another process wrote to a program it is not remembered: that would be wrong as often as not.
+SHARED_S = 10.0
+
 # The connection broke, none could be had, or it leads to a server that only reads (a standby, after a failover): what was asked for may
 # or may not have happened.
 DATABASE_LOST = (
@@ -57,8 +63,15 @@ class Participant(Protocol):
         """Members whom a command may put above somebody, so that every service of the batch has them at hand."""
         ...
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str]) -> Any:
-        """The state that deciding these commands needs, as of the head. `people` are those named by the whole batch, in any service."""
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str], kept: Any) -> Any:
+        """The state that deciding these commands needs, as of the head. `people` are those named by the whole batch, in any service.
+
+        `kept` is what `keep` left of an earlier state, evolved to the head, or None.
+        """
+        ...
+
+    def keep(self, state: Any) -> int:
+        """Cuts a state down to what the next load may begin with; how many members it then holds. 0: nothing is worth keeping."""
         ...
 
     def decide(self, state: Any, command: Any) -> Answer:
@@ -110,11 +123,24 @@ class _Queue:
     task: "asyncio.Task[None] | None" = None
 
 
+@dataclass(slots=True)
+class _Left:
+    """A program as this process left it: the head, and the states of participants there."""
+
+    head: Head
+    states: dict[str, Any] = field(default_factory=dict)
+    members: int = 0
+
+
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 class Writer:
-    """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits."""
+    """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits.
+
+    It remembers where it left each log, and of whom it knew what, and decides from there without asking. Whoever else appended meanwhile,
+    or rebuilt a view, is noticed when this one appends: the head is compared. Only an answer without an append has to ask.
+    """
 
     def __init__(
         self,
@@ -135,6 +161,11 @@ class Writer:
         self._appended = appended
         self._sleep = sleep
         self._queues: dict[str, _Queue] = {}
+        # Programs as this process left them, the one used last at the end.
+        self._left: dict[str, _Left] = {}
+        self._members_kept = 0
+        # Programs that another process wrote to lately, and until when this one asks for their heads again each time.
+        self._shared: dict[str, float] = {}
 
     async def submit(self, program_id: str, command: Any, actor: str) -> Outcome:
         """Decides and records one command. Raises its Refusal."""
@@ -185,18 +216,17 @@ class Writer:
         loop = asyncio.get_running_loop()
         contended, waited_s, pause_s = False, 0.0, 0.01
         while batch:
-            began_s = loop.time()
+            began_s, known = loop.time(), self._recall(program_id)
             try:
                 async with self._connect() as connection:
-                    done = await self._attempt(connection, program_id, batch, lock=contended)
+                    done = await self._attempt(connection, program_id, batch, known, lock=contended)
                 batch, contended, waited_s, pause_s = batch[done:], False, 0.0, 0.01
             except HeadMoved:
-                # Another process is writing too: the next attempt holds the head while it decides, so that it cannot lose again.
-                contended = True
-            except Refusal as refusal:
-                for item in batch:
-                    _resolve(item, refusal)
-                return
+                # Another process is writing too. Where that came between asking for the head and appending, the next attempt holds the head
+                # while it decides, so that it cannot lose again.
+                contended = known is None
+                self._shared = {other: until_s for other, until_s in self._shared.items() if until_s > began_s}
+                self._shared[program_id] = began_s + SHARED_S
             except DATABASE_LOST as error:
                 # An attempt may have waited for a connection itself.
                 waited_s += loop.time() - began_s
@@ -212,6 +242,13 @@ class Writer:
                 await self._sleep(pause_s)
                 waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
             except Exception as error:
+                if known is not None:
+                    # What was loaded may be newer than the head that was remembered, and not fit it.
+                    continue
+                if isinstance(error, Refusal):
+                    for item in batch:
+                        _resolve(item, error)
+                    return
                 if len(batch) == 1 and isinstance(error, psycopg.DataError):
                     log.warning(
                         "writer.unstorable", program_id=program_id, command=type(batch[0].command).__name__, error=type(error).__name__
@@ -228,35 +265,58 @@ class Writer:
                     await self._settle(program_id, [item], queue)
                 return
 
-    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], lock: bool) -> int:
+    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], known: _Left | None, lock: bool) -> int:
         """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
         if lock:
             async with connection.transaction():
-                head = await eventlog.head(connection, program_id, lock=True)
-                done, answers, appended = await self._decide_and_append(connection, head, batch)
+                before = await eventlog.head(connection, program_id, lock=True)
+                answers, after, states = await self._decide_and_append(connection, before, batch, None)
         else:
-            head = await eventlog.head(connection, program_id)
-            done, answers, appended = await self._decide_and_append(connection, head, batch)
+            before = known.head if known else await eventlog.head(connection, program_id)
+            answers, after, states = await self._decide_and_append(connection, before, batch, known)
         # Only now is everything committed.
         for item, answer in zip(batch, answers, strict=False):
             _resolve(item, answer)
-        if appended:
+        if program_id not in self._shared or self._shared[program_id] < asyncio.get_running_loop().time():
+            self._remember(program_id, after, states)
+        if after.position > before.position:
             self._appended(program_id)
-        return done
+        return len(answers)
+
+    def _recall(self, program_id: str) -> "_Left | None":
+        """What is remembered of a program, and no longer is: whatever fails from here on was decided from something doubtful."""
+        left = self._left.pop(program_id, None)
+        if left is not None:
+            self._members_kept -= left.members
+        return left
+
+    def _remember(self, program_id: str, head: Head, states: dict[str, Any]) -> None:
+        left = self._left[program_id] = _Left(head)
+        for participant in self._participants:
+            members = participant.keep(states[participant.name]) if participant.name in states else 0
+            if members:
+                left.states[participant.name] = states[participant.name]
+                left.members += members
+        self._members_kept += left.members
+        while self._members_kept > MEMBERS_KEPT or len(self._left) > PROGRAMS_KEPT:
+            self._recall(next(iter(self._left)))
 
     async def _decide_and_append(
-        self, connection: Connection, head: Head, batch: Sequence[_Waiting]
-    ) -> tuple[int, list[Outcome | Refusal], int]:
+        self, connection: Connection, head: Head, batch: Sequence[_Waiting], known: "_Left | None"
+    ) -> tuple[list[Outcome | Refusal], Head, dict[str, Any]]:
+        """(an answer for each command that was decided, the head and the states after them). Without `known` the head was read just now."""
+        states: dict[str, Any] = dict(known.states) if known else {}
         if self._by_command[type(batch[0].command)].alone(batch[0].command):
-            batch = batch[:1]
+            # It looks at everything of some kind; what others left would only be in its way.
+            batch, states = batch[:1], {}
         commands: dict[str, list[Any]] = {}
         for item in batch:
             commands.setdefault(self._by_command[type(item.command)].name, []).append(item.command)
         taking_part = [participant for participant in self._participants if participant.name in commands]
         people = {one for participant in taking_part for command in commands[participant.name] for one in participant.people(command)}
-        states = {
-            participant.name: await participant.load(connection, head, commands[participant.name], people) for participant in taking_part
-        }
+        for participant in taking_part:
+            kept = states.get(participant.name)
+            states[participant.name] = await participant.load(connection, head, commands[participant.name], people, kept)
         changes = {participant.name: participant.changes() for participant in self._participants}
         now, expected, stored_entries = self._now_us(), head, []
         answers: list[Outcome | Refusal] = []
@@ -288,7 +348,7 @@ class Writer:
             for draft, bytes_ in zip(answer, written, strict=True):
                 version = participant.next_version(state, draft.stream)
                 stored = eventlog.store(head, draft, version, bytes_, item.actor, now)
-                head = head._replace(position=stored.position, hash=stored.hash, recorded_us=stored.recorded_us)
+                head = eventlog.after(head, stored)
                 stored_entries.append(stored)
                 for other in self._participants:
                     entry = entry_of(stored, draft.fact, draft.decision) if other is participant else other.read(stored)
@@ -300,10 +360,10 @@ class Writer:
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
             await eventlog.append(connection, expected, stored_entries, changes.values())
-        elif any(isinstance(answer, Refusal) for answer in answers):
+        elif known or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
-        return len(answers), answers, len(stored_entries)
+        return answers, head, states
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
@@ -313,5 +373,5 @@ def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
 
 async def _still_at(connection: Connection, head: Head) -> None:
     """Raises HeadMoved when somebody appended since `head` was read."""
-    if (await eventlog.head(connection, head.program_id)).position != head.position:
+    if await eventlog.head(connection, head.program_id) != head:
         raise HeadMoved
