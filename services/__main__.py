@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from services.auditor import cli as auditor
 from services.console.client import DataDir, one_sentence
 from services.importer.cli import app as importer
 from services.ledger.cli import app as ledger
@@ -37,6 +38,9 @@ def serve(
         composition.serve(Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
+audit = typer.Typer(help="Bundles that an outsider can carry away and check.", no_args_is_help=True)
+auditor.register(audit)
+app.add_typer(audit, name="audit")
 for service in (ops, referral, ledger, statistics, importer):
     app.add_typer(service)
 
