@@ -86,7 +86,7 @@ def read_manifest(bundle: Path) -> Manifest:
             _text(told, "exported_at"),
             files,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise NotABundle(f"{MANIFEST} does not have the shape of one: {type(problem).__name__}: {problem}") from None
     _check_segments(manifest)
     return manifest
@@ -121,16 +121,18 @@ def _check_segments(manifest: Manifest) -> None:
         raise NotABundle(f"{MANIFEST}: the bundle holds no entry; a log begins with one")
     if len({file.path for file in manifest.files}) != len(manifest.files):
         raise NotABundle(f"{MANIFEST} names a file twice")
+    # Before anything is made of a number that somebody else wrote.
+    count = -(-manifest.entries // size)
+    if count != len(manifest.segments):
+        raise NotABundle(f"{MANIFEST}: {manifest.entries} entries are {count} segments, {len(manifest.segments)} are named")
     expected = [
         (segment_path(number), first, min(first + size - 1, manifest.entries))
         for number, first in enumerate(range(1, manifest.entries + 1, size), 1)
     ]
     found = [(file.path, file.first_position, file.last_position) for file in manifest.segments]
-    for wanted, there in zip(expected, found, strict=False):
+    for wanted, there in zip(expected, found, strict=True):
         if wanted != there:
             raise NotABundle(f"{MANIFEST}: expected segment {wanted[0]} with positions {wanted[1]} to {wanted[2]}, found {there}")
-    if len(expected) != len(found):
-        raise NotABundle(f"{MANIFEST}: {manifest.entries} entries are {len(expected)} segments, {len(found)} are named")
 
 
 # ---------------------------------------------------------------- framing

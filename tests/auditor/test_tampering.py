@@ -385,6 +385,18 @@ def test_a_missing_segment_is_found(tmp_path: Path) -> None:
     assert first(verified(path)) == ("hashes and chain", 33)
 
 
+def test_an_empty_segment_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    (path / "entries/00000002.bin").write_bytes(b"")
+    assert first(verified(path)) == ("hashes and chain", 33)
+
+
+def test_what_a_forger_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    report = verified(bundle(tmp_path / "b", forged(12, lambda entry: setattr(entry, "type", "\x1b[2J\n"))))
+    assert not report.holds
+    assert all(line.isprintable() for line in report.lines())
+
+
 def test_a_file_nobody_named_is_found(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b", STORY)
     (path / "plans/extra.json").write_text("{}")
@@ -398,7 +410,8 @@ def test_a_file_nobody_named_is_found(tmp_path: Path) -> None:
         (lambda told: told.update(format="fenrun.bundle.v9"), "this version knows"),
         (lambda told: told.update(segment_entries=33), "a power of two"),
         (lambda told: told.update(entries=0), "no entry"),
-        (lambda told: told.update(entries=300), "expected segment"),
+        (lambda told: told.update(entries=10**18), "are named"),
+        (lambda told: told["files"][1].update(first_position=34), "expected segment"),
         (lambda told: told["files"][0].update(path="../x"), "leads out of the bundle"),
         (lambda told: told["files"].append(told["files"][0]), "twice"),
         (lambda told: told.update(entries="94"), "not a count"),

@@ -109,6 +109,8 @@ class BundleBooks(Books):
             self._kept[stream] = found
             if len(self._kept) > STREAMS_KEPT:
                 self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(stream)
         return found
 
     def grew(self, entry: Entry) -> None:

@@ -99,4 +99,5 @@ class Report:
             out.append("This bundle does not hold.")
         else:
             out.append(f"This bundle does not hold; the first bad position is {first.position}.")
-        return out
+        # Findings quote what a stranger wrote, and it must not steer the terminal.
+        return ["".join(char if char.isprintable() else "�" for char in line) for line in out]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import Any, BinaryIO
 
 from fenrun.log.v1 import log_pb2
 from google.protobuf.message import DecodeError
@@ -85,7 +85,7 @@ def _scan(bundle: Path, manifest: Manifest, segment: File, sizes: set[int], work
     records, offsets = Records(work, secret), array("Q")
     position = segment.first_position
     last: log_pb2.Entry | None = None
-    with (bundle / segment.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+    with (bundle / segment.path).open("rb") as file, _mapped(file, segment) as buffer:
         try:
             for offset, raw in frames(buffer):
                 if position > segment.last_position:
@@ -119,6 +119,14 @@ def _scan(bundle: Path, manifest: Manifest, segment: File, sizes: set[int], work
         os.pwrite(file_, offsets.tobytes(), (segment.first_position - 1) * offsets.itemsize)
     finally:
         os.close(file_)
+
+
+def _mapped(file: BinaryIO, segment: File) -> mmap.mmap:
+    """Raises Bad for an empty file, which cannot be mapped."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise Bad(_finding(segment.first_position, f"{segment.path} is empty", "its entries", "nothing")) from None
 
 
 def parsed(raw: bytes, position: int) -> log_pb2.Entry:
