@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -122,6 +123,18 @@ def database(settings: Settings) -> Iterator[str]:
         yield dsn
 
 
+def settle_memory() -> None:
+    """Tells Python's collector of cycles that a batch of orders is not garbage.
+
+    By its defaults it looks at all objects alive again whenever their number has grown by a quarter, which a batch of 500 orders does many
+    times over, and finds nothing: what a call leaves behind is freed by its reference counts. Cycles (errors with their tracebacks) are
+    still collected, after more of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 @contextlib.asynccontextmanager
 async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str]:
     """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish.
@@ -217,6 +230,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         await grpc_server.start()
         for name in ["", *names]:
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        settle_memory()
         yield f"{host}:{port}"
     finally:
         await health.enter_graceful_shutdown()

@@ -1,5 +1,7 @@
 """Stored names and bytes of what the ledger writes, and how it reads the whole log. A name is chosen once and never reused."""
 
+from typing import Any
+
 from fenrun.log.v1 import log_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -8,10 +10,14 @@ from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds
 
 # ---------------------------------------------------------------- values
 
+# The fields of a message within another. protobuf takes them as they are, in less than half the time it takes to make a message of its own
+# for each and copy it; a decision holds some fifty.
+Fields = dict[str, Any]
 
-def _postings(postings: tuple[f.Posting, ...]) -> list[pb.Posting]:
+
+def _postings(postings: tuple[f.Posting, ...]) -> list[Any]:
     return [
-        pb.Posting(account=account.value, member_id=member_id, amount_minor=amount, asset=asset)  # type: ignore[arg-type]  # same numbers
+        {"account": account, "member_id": member_id, "amount_minor": amount, "asset": asset}
         for account, member_id, amount, asset in postings
     ]
 
@@ -23,43 +29,37 @@ def read_postings(postings: "list[pb.Posting]") -> tuple[f.Posting, ...]:
     return tuple(f.Posting(_ACCOUNTS[p.account], p.member_id, p.amount_minor, p.asset) for p in postings)
 
 
-def _shares(lines: tuple[f.LineShares, ...]) -> list[pb.LineShares]:
-    return [
-        pb.LineShares(line_no=line_no, shares=[pb.Share(rule_index=r, payee=p, amount_minor=a) for r, p, a in shares])
-        for line_no, shares in lines
-    ]
+def _shares(lines: tuple[f.LineShares, ...]) -> list[Any]:
+    return [pb.LineShares(line_no=line_no, shares=_period_shares(shares)) for line_no, shares in lines]
+
+
+def _period_shares(shares: tuple[f.Share, ...]) -> list[Any]:
+    return [{"rule_index": rule, "payee": payee, "amount_minor": amount} for rule, payee, amount in shares]
 
 
 def _read_shares(lines: "list[pb.LineShares]") -> tuple[f.LineShares, ...]:
     return tuple(f.LineShares(x.line_no, tuple(f.Share(s.rule_index, s.payee, s.amount_minor) for s in x.shares)) for x in lines)
 
 
-def _due(changes: tuple[f.DueChange, ...]) -> list[pb.DueChange]:
-    return [pb.DueChange(member_id=m, due_at=timestamp(us), amount_minor=a, asset=asset) for m, us, a, asset in changes]
+def _due(changes: tuple[f.DueChange, ...]) -> list[Any]:
+    return [{"member_id": m, "due_at": timestamp(us), "amount_minor": a, "asset": asset} for m, us, a, asset in changes]
 
 
 def _read_due(changes: "list[pb.DueChange]") -> tuple[f.DueChange, ...]:
     return tuple(f.DueChange(c.member_id, microseconds(c.due_at), c.amount_minor, c.asset) for c in changes)
 
 
-def _people(people: tuple[f.Person, ...]) -> list[pb.Person]:
-    return [person_message(person) for person in people]
+def _people(people: tuple[f.Person, ...]) -> list[Any]:
+    return [_person(*person) for person in people]
+
+
+def _person(member_id: str, tier: str, binding: int, tier_position: int, role: str, scope: str, role_position: int, weight: int) -> Fields:
+    fields: Fields = {"member_id": member_id, "tier": tier, "binding_position": binding, "tier_position": tier_position}
+    return fields | {"role": role, "scope": scope, "role_position": role_position, "weight": weight} if role else fields
 
 
 def person_message(person: f.Person) -> pb.Person:
-    member_id, tier, binding, tier_position, role, scope, role_position, weight = person
-    if not role:
-        return pb.Person(member_id=member_id, tier=tier, binding_position=binding, tier_position=tier_position)
-    return pb.Person(
-        member_id=member_id,
-        tier=tier,
-        binding_position=binding,
-        tier_position=tier_position,
-        role=role,
-        scope=scope,
-        role_position=role_position,
-        weight=weight,
-    )
+    return pb.Person(**_person(*person))
 
 
 def _read_people(people: "list[pb.Person]") -> tuple[f.Person, ...]:
@@ -68,34 +68,27 @@ def _read_people(people: "list[pb.Person]") -> tuple[f.Person, ...]:
     )
 
 
-def _attributions(attributions: tuple[f.Attribution, ...]) -> list[pb.Attribution]:
-    return [pb.Attribution(role=role, member_id=member_id, scope=scope) for role, member_id, scope in attributions]
+def _attributions(attributions: tuple[f.Attribution, ...]) -> list[Any]:
+    return [{"role": role, "member_id": member_id, "scope": scope} for role, member_id, scope in attributions]
 
 
 def attributions_of(attributions: "list[pb.Attribution]") -> tuple[f.Attribution, ...]:
     return tuple(f.Attribution(one.role, one.member_id, one.scope) for one in attributions)
 
 
-def _counts(counts: tuple[f.Count, ...]) -> list[pb.Count]:
-    return [pb.Count(counter=counter, bucket=bucket, member_id=member_id, amount=amount) for counter, bucket, member_id, amount in counts]
+def _counts(counts: tuple[f.Count, ...]) -> list[Any]:
+    return [
+        {"counter": counter, "bucket": bucket, "member_id": member_id, "amount": amount} for counter, bucket, member_id, amount in counts
+    ]
 
 
 def _read_counts(counts: "list[pb.Count]") -> tuple[f.Count, ...]:
     return tuple(f.Count(one.counter, one.bucket, one.member_id, one.amount) for one in counts)
 
 
-def tier_changes_of(changes: tuple[f.TierChange, ...]) -> list[pb.TierChange]:
-    return [
-        pb.TierChange(
-            member_id=change.member_id,
-            kind=change.kind.value,  # type: ignore[arg-type]  # same numbers
-            tier=change.tier,
-            previous_tier=change.previous_tier,
-            previous_tier_position=change.previous_tier_position,
-            tier_position=change.tier_position,
-        )
-        for change in changes
-    ]
+def tier_changes_of(changes: tuple[f.TierChange, ...]) -> list[Any]:
+    """The fields of fenrun.log.v1.TierChange."""
+    return [change._asdict() for change in changes]
 
 
 def _read_tier_changes(changes: "list[pb.TierChange]") -> tuple[f.TierChange, ...]:
@@ -167,24 +160,20 @@ def _plan_published(fact: f.PlanPublished) -> pb.PlanPublished:
     )
 
 
+def _line(
+    line_no: int, base: int, quantity: int, sku: str, category: str, kind: f.LineKind, attributions: tuple[f.Attribution, ...]
+) -> Fields:
+    fields: Fields = {"line_no": line_no, "base_minor": base, "quantity": quantity, "sku": sku, "category": category, "kind": kind}
+    return fields | {"attributions": _attributions(attributions)} if attributions else fields
+
+
 def _order_paid(fact: f.OrderPaid) -> pb.OrderPaid:
     return pb.OrderPaid(
         order_id=fact.order_id,
         member_id=fact.member_id,
         currency=fact.currency,
-        lines=[
-            pb.OrderLine(
-                line_no=n,
-                base_minor=base,
-                quantity=quantity,
-                sku=sku,
-                category=category,
-                kind=kind.value,  # type: ignore[arg-type]  # same numbers
-                attributions=_attributions(attributions) if attributions else None,
-            )
-            for n, base, quantity, sku, category, kind, attributions in fact.lines
-        ],
-        attributions=_attributions(fact.attributions) if fact.attributions else None,
+        lines=[_line(*line) for line in fact.lines],  # type: ignore[misc]
+        attributions=_attributions(fact.attributions),
         group_id=fact.group_id,
         referrer_id=fact.referrer_id,
     )
@@ -199,7 +188,7 @@ def _order_paid_decision(decision: f.OrderPaidDecision) -> pb.OrderPaidDecision:
         lines=_shares(decision.lines),
         postings=_postings(decision.postings),
         period_id=decision.period_id,
-        rooms=[pb.CapRoom(rule_index=rule, payee=payee, room_minor=room) for rule, payee, room in decision.rooms],
+        rooms=[{"rule_index": rule, "payee": payee, "room_minor": room} for rule, payee, room in decision.rooms],  # type: ignore[misc]
         counts=_counts(decision.counts),
         tier_changes=tier_changes_of(decision.tier_changes),
         group_first=decision.group_first,
@@ -237,10 +226,6 @@ def _task_decision(decision: f.TaskDoneDecision) -> pb.TaskDoneDecision:
         postings=_postings(decision.postings),
         counts=_counts(decision.counts),
     )
-
-
-def _period_shares(shares: tuple[f.Share, ...]) -> list[pb.Share]:
-    return [pb.Share(rule_index=r, payee=p, amount_minor=a) for r, p, a in shares]
 
 
 def _closed_decision(decision: f.PeriodClosedDecision) -> pb.PeriodClosedDecision:

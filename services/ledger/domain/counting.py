@@ -4,14 +4,13 @@ An order moves counters when it is recorded, and back as far as nothing of it re
 whatever it added it also takes away.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from services.ledger.domain.engine import Remaining, Standing, lives
-from services.ledger.domain.facts import Count, LineKind, OrderPaid
+from services.ledger.domain.facts import Count, LineKind, OrderLine, OrderPaid
 from services.ledger.domain.plan import Plan
-from services.ledger.domain.rules import Condition, Counted, Promotion, Rank, When, local_day
+from services.ledger.domain.rules import Condition, Counted, Promotion, Rank, When, days_before, local_day_text
 
 
 class Key(NamedTuple):
@@ -86,7 +85,7 @@ class Order(NamedTuple):
 
     @property
     def day(self) -> str:
-        return local_day(self.paid_us, self.plan.zone_us).isoformat()
+        return local_day_text(self.paid_us, self.plan.zone_us)
 
     @property
     def inviter(self) -> str:
@@ -95,9 +94,7 @@ class Order(NamedTuple):
 
 def window(condition: Condition, member_id: str, day: str) -> Window:
     """The days that a condition by window looks at on a day."""
-    last = date.fromisoformat(day)
-    first = date.fromordinal(max(1, last.toordinal() - condition.days + 1))
-    return Window(condition.counter, member_id, first.isoformat(), day)
+    return Window(condition.counter, member_id, days_before(day, condition.days), day)
 
 
 def moved(order: Order, standing: Standing, before: Remaining | None, after: Remaining, read: Reading) -> list[Count]:
@@ -115,61 +112,60 @@ def moved(order: Order, standing: Standing, before: Remaining | None, after: Rem
             key = Key(counter, bucket, member_id)
             changes[key] = changes.get(key, 0) + amount
 
-    def living(remaining: Remaining | None, means: Callable[[int], bool]) -> bool:
-        return remaining is not None and any(
-            lives(line, *remaining[line.line_no]) and means(index) for index, line in enumerate(fact.lines)
-        )
+    def turned(lines: Sequence[OrderLine]) -> int:
+        """1: some of these lines live from now on, -1: none of them any more."""
+        return int(_living(lines, after)) - int(_living(lines, before))
 
-    def turned(means: Callable[[int], bool]) -> int:
-        """1: something of what is meant lives from now on, -1: nothing any more."""
-        return int(living(after, means)) - int(living(before, means))
+    def grown(lines: Sequence[OrderLine]) -> int:
+        return _base(lines, after) - _base(lines, before)
 
-    def base(remaining: Remaining | None, means: Callable[[int], bool]) -> int:
-        return 0 if remaining is None else sum(remaining[line.line_no][0] for index, line in enumerate(fact.lines) if means(index))
+    def meant(when: When) -> list[OrderLine]:
+        return [line for line in fact.lines if standing.means(when, line)]
 
-    def anything(_: int) -> bool:
-        return True
-
-    buyer = fact.member_id
-    alive, grown = turned(anything), base(after, anything) - base(before, anything)
+    buyer, day = fact.member_id, order.day
+    alive, volume = turned(fact.lines), grown(fact.lines)
     for condition in plan.conditions:
         # Set, not added: two conditions may look at one counter.
-        bucket = order.day if condition.days else ""
+        bucket = day if condition.days else ""
         match condition.metric:
             case "orders":
                 changes[Key("orders", bucket, buyer)] = alive
             case "own_volume":
-                changes[Key("own_volume", bucket, buyer)] = grown
+                changes[Key("own_volume", bucket, buyer)] = volume
             case "team_volume":
                 for member_id in (buyer, *order.above[: condition.depth]):
-                    changes[Key(condition.counter, bucket, member_id)] = grown
+                    changes[Key(condition.counter, bucket, member_id)] = volume
             case "gift_packs":
-                changes[Key("gift_packs", bucket, buyer)] = turned(lambda index: fact.lines[index].kind is LineKind.GIFT_PACK)
+                changes[Key("gift_packs", bucket, buyer)] = turned([line for line in fact.lines if line.kind is LineKind.GIFT_PACK])
             case "qualified_directs":
                 if order.inviter and alive:
                     pair = Key(DIRECT_ORDERS, order.inviter, buyer)
                     changes[pair] = alive
                     changes[Key("qualified_directs", "", order.inviter)] = _crossed(read.counter(pair), alive)
     for _, counted in plan.counted_rules:
-        turn = turned(_meant(standing, counted.when))
+        turn = turned(meant(counted.when))
         if order.inviter and turn:
             add(invitee_counter(counted.id), order.inviter, buyer, turn)
             _, change = qualified(order, standing, counted, before, after, read)
             add(qualified_counter(counted.id), "", order.inviter, change)
     # After a closed campaign an order counts in no period.
     for _, rule in plan.period_rules if order.period_id else ():
-        meant = _meant(standing, rule.when)
+        lines = meant(rule.when)
         if isinstance(rule, Rank) and rule.board == "invites":
             if order.invited and order.inviter:
-                add(volume_counter(rule.id), order.period_id, order.inviter, turned(meant))
+                add(volume_counter(rule.id), order.period_id, order.inviter, turned(lines))
         else:
-            add(volume_counter(rule.id), order.period_id, buyer, base(after, meant) - base(before, meant))
+            add(volume_counter(rule.id), order.period_id, buyer, grown(lines))
     return [Count(*key, amount) for key, amount in changes.items() if amount]
 
 
-def _meant(standing: Standing, when: When) -> Callable[[int], bool]:
-    """Whether conditions hold for the line at an index."""
-    return lambda index: standing.means(when, standing.fact.lines[index])
+def _living(lines: Sequence[OrderLine], remaining: Remaining | None) -> bool:
+    """Whether any of the lines has something left."""
+    return remaining is not None and any(lives(line, *remaining[line.line_no]) for line in lines)
+
+
+def _base(lines: Sequence[OrderLine], remaining: Remaining | None) -> int:
+    return 0 if remaining is None else sum([remaining[line.line_no][0] for line in lines])
 
 
 def qualified(
@@ -179,12 +175,8 @@ def qualified(
     if not order.inviter:
         return 0, 0
 
-    def living(remaining: Remaining | None) -> bool:
-        return remaining is not None and any(
-            lives(line, *remaining[line.line_no]) and standing.means(rule.when, line) for line in order.fact.lines
-        )
-
-    turn = int(living(after)) - int(living(before))
+    lines = [line for line in order.fact.lines if standing.means(rule.when, line)]
+    turn = int(_living(lines, after)) - int(_living(lines, before))
     pair = read.counter(Key(invitee_counter(rule.id), order.inviter, order.fact.member_id))
     return read.counter(Key(qualified_counter(rule.id), "", order.inviter)), _crossed(pair, turn)
 
@@ -201,33 +193,35 @@ def keys(order: Order) -> Iterable[Key | Window]:
         for _, rule in plan.counted_rules:
             yield Key(invitee_counter(rule.id), order.inviter, buyer)
             yield Key(qualified_counter(rule.id), "", order.inviter)
+    day, looked = order.day, looked_at(plan, order)
     for condition in plan.conditions:
         if condition.metric == "qualified_directs" and order.inviter:
             yield Key(DIRECT_ORDERS, order.inviter, buyer)
-        for member_id in looked_at(plan, order):
-            yield window(condition, member_id, order.day) if condition.days else Key(condition.counter, "", member_id)
+        for member_id in looked:
+            yield window(condition, member_id, day) if condition.days else Key(condition.counter, "", member_id)
 
 
 def looked_at(plan: Plan, order: Order) -> list[str]:
     """Whose promotion an order may bring about: its buyer, and those above as far as a metric reaches."""
-    reaches = [one.depth if one.metric == "team_volume" else int(one.metric == "qualified_directs") for one in plan.conditions]
-    return [order.fact.member_id, *order.above[: max(reaches, default=0)]]
+    return [order.fact.member_id, *order.above[: plan.promotion_reach]]
 
 
 def met(plan: Plan, member_id: str, tier: str, day: str, read: Reading) -> str:
     """The highest tier above a member's own whose conditions they meet; empty: none."""
-    own = plan.tiers.index(tier) if tier in plan.tiers else -1
+    own = plan.rank_of.get(tier, -1)
     best = own
     for promotion in plan.promotions:
-        rank = plan.tiers.index(promotion.tier)
+        rank = plan.rank_of[promotion.tier]
         if rank > best and _holds(promotion, member_id, day, read):
             best = rank
     return plan.tiers[best] if best > own else ""
 
 
 def _holds(promotion: Promotion, member_id: str, day: str, read: Reading) -> bool:
-    found = (_stands_at(one, member_id, day, read) >= one.at_least for one in promotion.conditions)
-    return all(found) if promotion.every else any(found)
+    for one in promotion.conditions:
+        if (_stands_at(one, member_id, day, read) >= one.at_least) is not promotion.every:
+            return not promotion.every
+    return promotion.every
 
 
 def _stands_at(condition: Condition, member_id: str, day: str, read: Reading) -> int:
@@ -240,10 +234,18 @@ class Moved:
     """A reading, with some counts moved."""
 
     def __init__(self, read: Reading, counts: Iterable[Count]) -> None:
-        self._read, self._counts = read, list(counts)
+        self._read = read
+        # {(counter, member): [(bucket, amount)]}
+        self._counts: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for counter, bucket, member_id, amount in counts:
+            self._counts.setdefault((counter, member_id), []).append((bucket, amount))
 
     def counter(self, key: Key) -> int:
-        return self._read.counter(key) + sum(count.amount for count in self._counts if count[:3] == key)
+        counter, bucket, member_id = key
+        moved = self._counts.get((counter, member_id), ())
+        return self._read.counter(key) + sum([amount for at, amount in moved if at == bucket])
 
     def window(self, window: Window) -> int:
-        return self._read.window(window) + sum(count.amount for count in self._counts if window.holds(*count[:3]))
+        counter, member_id, first_day, last_day = window
+        moved = self._counts.get((counter, member_id), ())
+        return self._read.window(window) + sum([amount for day, amount in moved if first_day <= day <= last_day])

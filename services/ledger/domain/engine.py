@@ -41,6 +41,7 @@ class Standing:
         self.invited, self.promoted, self.group_first = invited, promoted, group_first
         self.path: Sequence[Person] = people
         self.opener: int | None = None
+        self._firsts: dict[str, int] = {}
         self._named: dict[tuple[str, str], int] = {}
         self._held: dict[tuple[str, str], list[int]] = {}
         if people[-1].role:
@@ -87,8 +88,10 @@ class Standing:
 
     def first_of(self, payee: int) -> int:
         """The first payee who is the same member: one may stand on the path and hold a role, or hold it twice."""
-        member_id = self.people[payee - 1].member_id
-        return next(number for number, person in enumerate(self.people, 1) if person.member_id == member_id)
+        if not self._firsts:
+            for number, person in enumerate(self.people, 1):
+                self._firsts.setdefault(person.member_id, number)
+        return self._firsts[self.people[payee - 1].member_id]
 
     def everywhere(self, role: str) -> list[tuple[int, int]]:
         """(index, weight) of those who hold a role everywhere."""
@@ -113,8 +116,13 @@ def claim_of_seat(at: At, index: int, rule: Seat, amount: Amount) -> list[Share]
         return []
     path, level = at.standing.path, rule.level
     if rule.skip_unqualified:
-        qualified = [place for place in range(1, min(rule.depth, len(path) - 1) + 1) if amount.names(path[place].tier)]
-        level = qualified[rule.level - 1] if len(qualified) >= rule.level else len(path)
+        level, missing = 0, rule.level
+        while missing and level < len(path):
+            level += 1
+            if level > rule.depth or level == len(path):
+                level = len(path)
+            elif amount.names(path[level].tier):
+                missing -= 1
     earned = half_up(amount.exactly(path[level].tier, at.base_minor, at.count), amount.denominator) if level < len(path) else 0
     shares = [Share(index, level + 1, earned)] if earned else []
     if pool != earned:
@@ -149,22 +157,26 @@ def parts_of_differential(at: At, rule: Differential, amount: Amount) -> Parts:
 
 def claim_of_peer(at: At, index: int, rule: Peer, amount: Amount) -> list[Share]:
     """平级: of each tier named, those who stand above the first one of that tier."""
-    path, last = at.standing.path, min(rule.depth, len(at.standing.path) - 1)
+    path = at.standing.path
     income: dict[str, int] = {}
     if rule.of is not None:
         for _, payee, earned in at.earned.get(rule.of, ()):
             if payee:
                 member_id = at.standing.people[payee - 1].member_id
                 income[member_id] = income.get(member_id, 0) + earned
+    # {tier: levels from the bottom up}; the first of a tier by whose income others earn may be the buyer.
+    levels: dict[str, list[int]] = {tier: [] for tier in amount.tiers}
+    for level in range(1 if rule.of is None else 0, min(rule.depth, len(path) - 1) + 1):
+        found = levels.get(path[level].tier)
+        if found is not None and (found or rule.of is None or income.get(path[level].member_id)):
+            found.append(level)
     shares: list[Share] = []
     vacant = 0
     for tier in at.standing.plan.tiers:
         if tier not in amount.tiers:
             continue
-        if rule.of is None:
-            first = next((level for level in range(1, last + 1) if path[level].tier == tier), None)
-        else:
-            first = next((level for level in range(last + 1) if path[level].tier == tier and income.get(path[level].member_id)), None)
+        above = levels[tier]
+        first = above[0] if above else None
         if rule.base == "income":
             if first is None:
                 continue
@@ -173,7 +185,7 @@ def claim_of_peer(at: At, index: int, rule: Peer, amount: Amount) -> list[Share]
             each = half_up(amount.exactly(tier, at.base_minor, at.count), amount.denominator)
         if not each:
             continue
-        peers = [] if first is None else [level for level in range(first + 1, last + 1) if path[level].tier == tier][: rule.times]
+        peers = above[1 : rule.times + 1]
         shares += [Share(index, level + 1, each) for level in peers]
         vacant += each * (rule.times - len(peers))
     if vacant:
@@ -335,17 +347,17 @@ def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Room
     base_minor, units = remaining[line.line_no]
     if not lives(line, base_minor, units):
         return []
-    meant = [(index, rule) for index, rule in standing.plan.line_rules if standing.means(rule.when, line)]
+    plan = standing.plan
+    meant = [(index, rule) for index, rule in plan.line_rules if standing.means(rule.when, line)]
     shares: list[Share] = []
     earned: dict[int, list[Share]] = {}
-    exclusive = {index for index, rule in meant if isinstance(rule, Attributed) and rule.with_referrer == "exclusive"}
-    shut_out = any(_pays_somebody(standing, line, index, standing.plan.rules[index]) for index in exclusive)
+    shut_out = any(_pays_somebody(standing, line, index, rule) for index, rule in meant if index in plan.exclusive_rules)
     for index, rule in meant:
         first = index not in begun
         begun.add(index)
-        if rule.kind in REFERRER_RULES and shut_out:
+        if shut_out and rule.kind in REFERRER_RULES:
             continue
-        amount = amount_for(standing, line, index, rule)
+        amount = amount_for(standing, line, index, rule) if plan.overrides else rule.amount
         count = units if amount.per == "unit" else int(first)
         at = At(standing, line, base_minor, count, earned)
         uncapped = found = CLAIMS[type(rule)](at, index, rule, amount)

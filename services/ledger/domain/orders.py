@@ -56,6 +56,9 @@ from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.rules import GroupFormed as OpenerRule
 from services.ledger.domain.rules import Release
 
+# The most that one posting can hold, int64 in the log. A fixed amount times a quantity may be more.
+MOST_BOOKED = 2**63 - 1
+
 # ---------------------------------------------------------------- paid
 
 
@@ -110,12 +113,13 @@ def record(books: Books, command: RecordOrder) -> Answer:
     earned: dict[str, dict[tuple[int, bool], int]] = {"": {}}
     for _, shares in lines:
         for rule_index, payee, amount in shares:
-            rule = plan.rules[rule_index]
-            mine = earned.setdefault(rule.asset, {})
-            slot = (payee, rule.release.on == "at_once" and payee > 0)
+            mine = earned.setdefault(plan.rules[rule_index].asset, {})
+            slot = (payee, payee > 0 and rule_index in plan.at_once_rules)
             mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
     postings, due = accrual(ahead, people, earned, fact.currency, command.occurred_us)
+    if any(posting.amount_minor < -MOST_BOOKED for posting in postings):
+        raise _too_much(plan, lines)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
         version.position,
@@ -134,6 +138,18 @@ def record(books: Books, command: RecordOrder) -> Answer:
     if fact.group_id:
         drafts.append(Draft(f"group/{fact.group_id}", GroupJoined(fact.group_id, fact.order_id), None, command.occurred_us))
     return drafts
+
+
+def _too_much(plan: Plan, lines: Sequence[LineShares]) -> Malformed:
+    """Why an order that costs more than can be booked is refused: the rule that costs most of it."""
+    costs: dict[int, int] = {}
+    for _, shares in lines:
+        for rule_index, _, amount in shares:
+            costs[rule_index] = costs.get(rule_index, 0) + amount
+    index = max(costs, key=lambda one: costs[one])
+    name = f"rules[{index}] ({plan.rules[index].id}) of plan {plan.plan_id} version {plan.version}"
+    problem = f"{name} comes to {costs[index]} for this order; the rules may come to at most {MOST_BOOKED} together"
+    return Malformed(f"rules[{index}]", problem)
 
 
 def _lock(books: Books, fact: OrderPaid, buyer: Member, plan: Plan) -> BindingLock:
@@ -173,9 +189,10 @@ def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> 
 
 def _person(books: Books, member_id: str, member: Member, at_us: int) -> Person:
     """A binding to nobody is no binding to anybody: its position is 0."""
-    bound = member.locked and member.referrer_id
-    tier, tier_position = books.tier_at(member_id, member, at_us) if books.standings else (member.tier, member.tier_position)
-    return Person(member_id, tier, member.binding_position if bound else 0, tier_position)
+    tier, tier_position, locked, referrer_id, binding_position, _ = member
+    if books.standings:
+        tier, tier_position = books.tier_at(member_id, member, at_us)
+    return Person(member_id, tier, binding_position if locked and referrer_id else 0, tier_position)
 
 
 def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:
@@ -209,8 +226,7 @@ def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Pe
 def _in_role(books: Books, member_id: str, role: str, scope: str, position: int, weight: int, at_us: int) -> Person:
     member = books.member(member_id)
     assert member is not None, "roles are granted only to enrolled members"
-    person = _person(books, member_id, member, at_us)
-    return person._replace(role=role, scope=scope, role_position=position, weight=weight)
+    return Person(*_person(books, member_id, member, at_us)[:4], role, scope, position, weight)
 
 
 def _counted(books: Books, version: PlanVersion, fact: OrderPaid, paid_us: int, standing: Standing, invited: bool) -> counting.Order:
@@ -255,14 +271,13 @@ def _room(plan: Plan, rule_index: int, member_id: str, paid_us: int, ahead: Ahea
 
 def _capped(plan: Plan, people: Sequence[Person], lines: Iterable[LineShares], paid_us: int) -> list[Count]:
     """What shares, or changes of shares, add to what was earned by rules that are capped by period."""
-    if not plan.counts:
+    if not plan.capped_rules:
         return []
     earned: dict[tuple[str, str], int] = {}
     for _, shares in lines:
         for rule_index, payee, amount in shares:
-            rule = plan.rules[rule_index]
-            if payee and rule.cap_period_minor is not None:
-                key = (counting.cap_counter(rule.id), people[payee - 1].member_id)
+            if payee and rule_index in plan.capped_rules:
+                key = (counting.cap_counter(plan.rules[rule_index].id), people[payee - 1].member_id)
                 earned[key] = earned.get(key, 0) + amount
     period_id = periods.period_of(plan, paid_us).period_id if earned else ""
     return [Count(counter, period_id, member_id, amount) for (counter, member_id), amount in earned.items() if amount]

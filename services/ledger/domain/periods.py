@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from services.kernel.money import Rate, half_up, largest_remainder
 from services.ledger.domain.facts import PeriodPerson, Share
 from services.ledger.domain.plan import Plan
-from services.ledger.domain.rules import PeriodPool, Rank, Volume, day_us, local_day
+from services.ledger.domain.rules import PeriodPool, Rank, Volume, day_us, local_ordinal
 
 # {rule index: {person, from 1: figure}}
 Figures = Mapping[int, Mapping[int, int]]
@@ -26,8 +27,13 @@ def period_of(plan: Plan, at_us: int) -> Period:
     if plan.period == "campaign":
         assert plan.effective_from_us is not None and plan.effective_until_us is not None, "the plan format sees to that"
         return Period(f"{plan.plan_id}.{plan.version}", plan.effective_from_us, plan.effective_until_us)
-    day = local_day(at_us, plan.zone_us)
-    match plan.period:
+    return _calendar_period(plan.period, local_ordinal(at_us, plan.zone_us), plan.zone_us)
+
+
+@lru_cache(maxsize=1024)
+def _calendar_period(kind: str, ordinal: int, zone_us: int) -> Period:
+    day = date.fromordinal(ordinal)
+    match kind:
         case "day":
             name, first, next_ = day.isoformat(), day, day + timedelta(days=1)
         case "week":
@@ -38,7 +44,7 @@ def period_of(plan: Plan, at_us: int) -> Period:
             first = day.replace(day=1)
             # strftime leaves out the zeros of a year before 1000.
             name, next_ = f"{first.year:04d}-{first.month:02d}", (first + timedelta(days=32)).replace(day=1)
-    return Period(name, day_us(first, plan.zone_us), day_us(next_, plan.zone_us))
+    return Period(name, day_us(first, zone_us), day_us(next_, zone_us))
 
 
 def named(plan: Plan, period_id: str) -> Period | None:

@@ -112,20 +112,46 @@ class Plan:
         return frozenset(rule.role for rule in self.rules if isinstance(rule, Attributed))
 
     @cached_property
+    def exclusive_rules(self) -> frozenset[int]:
+        """Indexes of attributed rules that put the referrers' out of force."""
+        return frozenset(
+            index for index, rule in enumerate(self.rules) if isinstance(rule, Attributed) and rule.with_referrer == "exclusive"
+        )
+
+    @cached_property
     def conditions(self) -> tuple[Condition, ...]:
         """Of all promotions, each once."""
         return tuple(dict.fromkeys(one for rule in self.promotions for one in rule.conditions))
 
     @cached_property
+    def promotion_reach(self) -> int:
+        """How far above the buyer a promotion may be brought about."""
+        return max(map(_metric_reach, self.conditions), default=0)
+
+    @cached_property
+    def rank_of(self) -> Mapping[str, int]:
+        """{tier: its place, from 0}."""
+        return {tier: rank for rank, tier in enumerate(self.tiers)}
+
+    @cached_property
+    def at_once_rules(self) -> frozenset[int]:
+        """Indexes of rules that pay without waiting."""
+        return frozenset(index for index, rule in enumerate(self.rules) if rule.release.on == "at_once")
+
+    @property
     def pays_at_once(self) -> bool:
         """Whether recording an order may move money that somebody has available or owes."""
-        return any(rule.release.on == "at_once" for rule in self.rules)
+        return bool(self.at_once_rules)
+
+    @cached_property
+    def capped_rules(self) -> frozenset[int]:
+        """Indexes of rules that are capped by period."""
+        return frozenset(index for index, rule in enumerate(self.rules) if rule.cap_period_minor is not None)
 
     @cached_property
     def counts(self) -> bool:
         """Whether orders move counters."""
-        capped = any(rule.cap_period_minor is not None for rule in self.rules)
-        return capped or bool(self.promotions or self.counted_rules or self.period_rules)
+        return bool(self.capped_rules or self.promotions or self.counted_rules or self.period_rules)
 
     @cached_property
     def is_plain(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 from services.kernel.money import Rate
@@ -13,7 +13,7 @@ from services.ledger.domain.facts import Attribution, LineKind, OrderLine
 # ---------------------------------------------------------------- when, how much, until when
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class When:
     """Conditions on a line; an empty set means any. `looks_further`: more than the line itself must be looked at."""
 
@@ -28,7 +28,7 @@ class When:
     days: frozenset[int] = frozenset()
     min_order_minor: int = 0
 
-    @property
+    @cached_property
     def looks_further(self) -> bool:
         return bool(
             self.stores
@@ -103,6 +103,11 @@ class Amount:
                 found[tier] = (0, 0)
         return found
 
+    @cached_property
+    def _top_rate(self) -> int | None:
+        """The highest rate over the denominator; None where anybody gets a fixed amount."""
+        return None if any(fixed for _, fixed in self._parts.values()) else max(rate for rate, _ in self._parts.values())
+
     def names(self, tier: str) -> bool:
         """Whether a payee of this tier gets anything of something."""
         rate, fixed = self._parts.get(tier) or self._parts[None]
@@ -115,9 +120,8 @@ class Amount:
 
     def top(self, base_minor: int, count: int) -> int:
         """The most that anybody gets, over `denominator`."""
-        if len(self._parts) == 1:
-            rate, fixed = self._parts[None]
-            return rate * base_minor + fixed * count * self.denominator
+        if self._top_rate is not None and base_minor >= 0:
+            return self._top_rate * base_minor
         return max(rate * base_minor + fixed * count * self.denominator for rate, fixed in self._parts.values())
 
     def rate_of(self, tier: str) -> Rate | None:
@@ -285,8 +289,33 @@ class Promotion(NamedTuple):
 
 def local_day(us: int, zone_us: int) -> date:
     """The day of a time in the plan's zone. Days before the year 1 or after 9998 are those at the ends."""
-    days = (us + zone_us) // DAY_US + _EPOCH_ORDINAL
-    return date.fromordinal(min(max(days, 1), _LAST_ORDINAL))
+    return date.fromordinal(local_ordinal(us, zone_us))
+
+
+def local_day_text(us: int, zone_us: int) -> str:
+    """The same as 2026-03-08."""
+    return _iso(local_ordinal(us, zone_us))
+
+
+def local_ordinal(us: int, zone_us: int) -> int:
+    """The same as `date.toordinal()` gives it."""
+    ordinal = (us + zone_us) // DAY_US + _EPOCH_ORDINAL
+    return ordinal if 1 <= ordinal <= _LAST_ORDINAL else min(max(ordinal, 1), _LAST_ORDINAL)
+
+
+def days_before(day: str, days: int) -> str:
+    """The first of so many days that end with a day; the first of the calendar where it has no more."""
+    return _iso(max(1, _ordinal(day) - days + 1))
+
+
+@lru_cache(maxsize=4096)
+def _ordinal(day: str) -> int:
+    return date.fromisoformat(day).toordinal()
+
+
+@lru_cache(maxsize=4096)
+def _iso(ordinal: int) -> str:
+    return date.fromordinal(ordinal).isoformat()
 
 
 def day_us(day: date, zone_us: int) -> int:
