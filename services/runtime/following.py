@@ -13,7 +13,8 @@ An entry whose fold raises is a poison entry. The batch is halved until the entr
 (fenrun.quarantined) and the projection goes on past it: to this projection the entry is not in the log. An entry that needs it, such as
 the refund of an order in quarantine, cannot be folded either and follows it there. Verifying leaves out the same entries, and says how
 many; rebuilding tries them again. Only the fold's own errors and values that PostgreSQL cannot hold count as poison. A database that is
-away, or a table that is missing, is nobody's fault in the log: that is tried again.
+away, or a table that is missing, is nobody's fault in the log: that is tried again. A projection that must hold every entry says so
+(`skips`): nothing of it goes into quarantine, it stands still and is tried again, visibly, until somebody puts it right.
 """
 
 import asyncio
@@ -56,6 +57,8 @@ class Followed(Protocol):
     """A projection, as the follower sees it."""
 
     name: str
+    # Whether it may go past an entry that it cannot fold.
+    skips: bool
 
     async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
         """Folds the entries after the position reached into its tables, inside the caller's transaction.
@@ -300,10 +303,14 @@ class Follower:
             try:
                 await projection.fold(connection, program_id, entries)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
+                if not projection.skips:
+                    raise
                 raise Poisoned(entries, error) from error
             except (*DATABASE_LOST, psycopg.Error, MemoryError):
                 raise
             except Exception as error:
+                if not projection.skips:
+                    raise
                 raise Poisoned(entries, error) from error
             await self._advance(connection, projection.name, program_id, entries[-1].position)
         return True

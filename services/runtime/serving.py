@@ -71,6 +71,7 @@ CODES = {
     "PLAN_CHANGED": PRECONDITION,
     "DEPOSIT_EXCEEDS_HELD": PRECONDITION,
     "ASSET_UNKNOWN": PRECONDITION,
+    "CHECKPOINT_UNKNOWN": MISSING,
 }
 
 # What the contract says in patterns, said for people.
