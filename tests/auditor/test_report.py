@@ -17,12 +17,14 @@ from fenrun.log.v1 import log_pb2
 from typer.testing import CliRunner
 
 from services.__main__ import app
-from services.auditor.report.folding import Members
+from services.auditor.report.folding import Fold, Members
 from services.auditor.report.lineage import HEAD_LEVELS, HEAD_PEOPLE, Tree, grow, heads
 from services.auditor.report.making import Made, make
 from services.auditor.report.page import Origin, write
-from services.auditor.report.surveying import CannotReport
+from services.auditor.report.sampling import Sample
+from services.auditor.report.surveying import CannotReport, survey
 from services.auditor.verifying.laws import Laws
+from services.ledger import codec as ledger_codec
 from services.ledger.domain import books as ledger_books
 from services.ledger.domain.facts import Account
 from services.referral import codec as referral_codec
@@ -205,6 +207,34 @@ def test_what_does_not_balance_is_told_with_its_position() -> None:
     page = page_of(log)
     assert "The trial balance in <bdi>CNY</bdi> does not sum to zero" in page
     assert "The trial balance sums to zero" not in page
+
+
+def test_every_type_of_entry_is_folded_or_known_to_move_nothing() -> None:
+    """Whoever adds a type decides what it means to the report."""
+    fold = Fold(survey(STORY), Sample())
+    for name in {*ledger_codec.READERS, *referral_codec.READERS}:
+        fold.types[name] += 1
+    assert fold.unknown == {}
+    fold.types["order.gifted.v9"] += 2
+    assert fold.unknown == {"order.gifted.v9": 2}
+    page = page_of([*STORY, changed(STORY[-1], _of_later)])
+    assert "Entries of a type this version does not know" in page
+    assert "order.gifted.v9" in page
+
+
+def _of_later(entry: log_pb2.Entry) -> None:
+    entry.position += 1
+    entry.type, entry.stream = "order.gifted.v9", "order/later"
+
+
+def test_nothing_is_kept_of_an_order_once_its_last_refund_is_read() -> None:
+    fold = Fold(survey(SHOP), Sample())
+    most = 0
+    for entry in SHOP:
+        fold.add(entry)
+        most = max(most, len(fold.sources))
+    assert 0 < most <= sum(entry.type == "order.refunded.v1" for entry in SHOP)
+    assert not fold.sources
 
 
 def without(position: int) -> list[log_pb2.Entry]:

@@ -125,7 +125,7 @@ def _shares(one: dict[str, Any], found: Figures) -> Markup:
             join([ident(share["rule_id"]), " ", element("small", both(*KINDS.get(share["kind"], (share["kind"], share["kind"]))))]),
             payee,
             told(share["tier"]) if share["tier"] else "–",
-            money(share["base_minor"], found.currency) if share["base_minor"] else "–",
+            money(share["base_minor"], found.currency) if share["line_no"] or share["base_minor"] else "–",
             _rate(share["rate"]),
             share["exact_minor"] or "–",
             both(*ROUNDING.get(share["rounding"], (share["rounding"], share["rounding"]))),

@@ -21,6 +21,13 @@ COMPANY = frozenset(
         *(pb.ACCOUNT_CLEARING, pb.ACCOUNT_OPENING),
     }
 )
+# Types that move no money, no binding and no tier. Any other that is not folded is told as unknown.
+SILENT = frozenset(
+    {
+        *("plan.published.v1", "order.completed.v1", "order.group_formed.v1", "member.role_granted.v1", "member.role_ended.v1"),
+        *("group.opened.v1", "group.joined.v1", "group.formed.v1", "group.failed.v1"),
+    }
+)
 # Corrections of bindings, unbalanced entries and the like that are listed one by one; all are counted.
 LISTED = 200
 # Sides of the books that an entry may move, by account number; 0 is not one.
@@ -142,7 +149,8 @@ class Fold:
         self.locked_twice: list[int] = []
         self.unbalanced: list[tuple[int, str, int]] = []
         self._seats: dict[int, tuple[int, str]] = {}
-        self._sources: dict[str, Source] = {}
+        # By stream, while something of it is still to be taken back.
+        self.sources: dict[str, Source] = {}
         for version in survey.plans:
             self._rules_at[version.position] = [
                 self._rule(version.plan.plan_id, version.plan.version, rule.id, rule.kind, version.plan.asset_of(rule))
@@ -187,6 +195,11 @@ class Fold:
         if not self.first:
             self.first, self.first_us = entry.position, self.recorded_us
             self.program_id = entry.program_id
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """{type: entries} of types that this version does not know; no figure has them."""
+        return {name: count for name, count in sorted(self.types.items()) if name not in self._takes and name not in SILENT}
 
     def finish(self) -> None:
         """Seats that have ended by the time of the last entry count no more."""
@@ -292,7 +305,7 @@ class Fold:
         payees = tuple((person.member_id, person.tier) for person in decision.people)
         source = Source(decision.plan_position, buyer, base_minor, payees, self._taken_back.get(entry.stream, 0))
         if source.to_come:
-            self._sources[entry.stream] = source
+            self.sources[entry.stream] = source
         shares = [share for line in decision.lines for share in line.shares]
         self._give(entry, source, shares, decision.postings)
         self._flow(entry, self.currency).sales += base_minor
@@ -308,7 +321,7 @@ class Fold:
         payees = tuple((person.member_id, person.tier) for person in decision.people)
         source = Source(decision.plan_position, -1, 0, payees, self._taken_back.get(entry.stream, 0))
         if source.to_come:
-            self._sources[entry.stream] = source
+            self.sources[entry.stream] = source
         self._give(entry, source, decision.shares, decision.postings)
 
     def _give(self, entry: pb.Entry, source: Source, shares: Sequence[pb.Share], postings: Sequence[pb.Posting]) -> None:
@@ -322,12 +335,12 @@ class Fold:
 
     def _take_back(self, entry: pb.Entry, base_minor: int | None, shares: Sequence[pb.Share], postings: Sequence[pb.Posting]) -> None:
         """`base_minor`: what goes of an order's base; None: all that is left."""
-        source = self._sources.pop(entry.stream, None)
+        source = self.sources.pop(entry.stream, None)
         if source is None:
             raise CannotReport(f"the entry at position {entry.position} takes back from {entry.stream}, which is not there")
         gone = source.base_minor if base_minor is None else base_minor
         if source.to_come > 1:
-            self._sources[entry.stream] = source._replace(base_minor=source.base_minor - gone, to_come=source.to_come - 1)
+            self.sources[entry.stream] = source._replace(base_minor=source.base_minor - gone, to_come=source.to_come - 1)
         if source.buyer >= 0:
             self.members.own[source.buyer] -= gone
             self._flow(entry, self.currency).refunded += gone

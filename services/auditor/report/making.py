@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fenrun.log.v1 import log_pb2 as pb
 
-from services.auditor.report import figures as making_figures
+from services.auditor.report.counting import count
 from services.auditor.report.explanations import explanations
 from services.auditor.report.figures import Figures
 from services.auditor.report.folding import Fold, Members
@@ -43,4 +43,4 @@ def make(entries: Entries, sample: int = SAMPLE) -> Made:
     fold.finish()
     explained = explanations(entries(), chosen.chosen(sample), surveyed)
     tree = grow(fold.members)
-    return Made(making_figures.figures(fold, tree, surveyed, explained), fold.members, tree)
+    return Made(count(fold, tree, surveyed, explained), fold.members, tree)

@@ -11,13 +11,16 @@ from typing import Any
 from fenrun.log.v1 import log_pb2 as pb
 
 from services.auditor.report.examples import examples
-from services.auditor.report.figures import EARNED_ACCOUNTS, Figures
+from services.auditor.report.figures import Figures
 from services.auditor.report.making import Made
 from services.auditor.report.markup import Markup, both, element, join, seen, told
 from services.auditor.report.sections import glance, sections
 from services.auditor.report.tables import local, note, paragraph, zone_name
 from services.auditor.report.words import SCRIPT
 from services.runtime.currency import exponent
+
+# Of what a member earned; shown beside them in the tree.
+ACCOUNTS = (pb.ACCOUNT_PENDING, pb.ACCOUNT_AVAILABLE, pb.ACCOUNT_RESERVED, pb.ACCOUNT_PAID, pb.ACCOUNT_DEBT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,7 @@ def _data(made: Made) -> Iterator[str]:
         "own": _column(members.own[number] for number in order),
         "earned": _column(members.earned[number] for number in order),
     }
-    for account in EARNED_ACCOUNTS:
+    for account in ACCOUNTS:
         name = pb.Account.Name(account).removeprefix("ACCOUNT_").lower()
         columns[name] = _column(members.balance(number, found.currency, account) for number in order)
     yield '<script type="application/json" id="data">'

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from services.auditor.report import chart
-from services.auditor.report.figures import Figures, Flows, RuleRow
+from services.auditor.report.figures import Figures, Flows, RuleRow, Wrong
 from services.auditor.report.findings import concentration, debts, locks
 from services.auditor.report.folding import Flow
 from services.auditor.report.markup import Markup, both, element, ident, join, money, percent, told
@@ -64,11 +64,16 @@ def _verdict(found: Figures) -> Markup:
             ),
             class_="verdict good",
         )
-    told_wrong = [both("{what}: {count}", "{what}：{count}", what=both(*WRONG[one.name]), count=f"{one.count:,}") for one in wrong]
+    told_wrong = [_wrong(one) for one in wrong]
     told_wrong += [
         both("The trial balance in {asset} does not sum to zero", "{asset} 试算平衡表合计不为零", asset=told(asset)) for asset in off
     ]
     return element("ul", join(element("li", one) for one in told_wrong), class_="verdict bad")
+
+
+def _wrong(one: Wrong) -> Markup:
+    where = told(f" ({', '.join(one.where)}{', …' if len(one.where) < one.count else ''})") if one.where else None
+    return both("{what}: {count}{where}", "{what}：{count}{where}", what=both(*WRONG[one.name]), count=f"{one.count:,}", where=where)
 
 
 # ---------------------------------------------------------------- trial balance
@@ -212,11 +217,17 @@ def _rules_of(asset: str, rows: Sequence[RuleRow], ranks: Sequence[str]) -> list
     )
     name = told(asset)
     parts = [table(both("Totals by rule in {asset}", "按规则合计（{asset}）", asset=name), columns, shown, total)]
+    # Rules of several plans may have one name.
+    several = len({row.plan_id for row in rows}) > 1
+
+    def named(row: RuleRow) -> Markup:
+        return join([ident(row.rule_id), " ", element("small", ident(row.plan_id)) if several else None])
+
     held = {tier for row in rows for tier in row.by_tier}
     tiers = [*(tier for tier in ranks if tier in held), *sorted(held - set(ranks))]
     if tiers:
         by_tier = [(both("Rule", "规则"), False), *((told(tier) if tier else both("no tier", "无等级"), True) for tier in tiers)]
-        cells = [(ident(row.rule_id), *(money(row.by_tier.get(tier, 0), asset) for tier in tiers)) for row in rows]
+        cells = [(named(row), *(money(row.by_tier.get(tier, 0), asset) for tier in tiers)) for row in rows]
         sums = (both("Sum", "合计"), *(money(sum(row.by_tier.get(tier, 0) for row in rows), asset) for tier in tiers))
         parts.append(
             table(

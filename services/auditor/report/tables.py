@@ -58,9 +58,9 @@ def note(english: str, chinese: str, **values: Child) -> Markup:
 def some(english: str, chinese: str, listed: int, count: int) -> Markup:
     """A caption that says how many of how many are listed."""
     if listed == count:
-        return both(f"{english}, {{count}}", f"{chinese}，共 {{count}} 条", count=f"{count:,}")
+        return both(f"{english}, {{count}}", f"{chinese}，共 {{count}}", count=f"{count:,}")
     return both(
-        f"{english}, {{listed}} of {{count}}", f"{chinese}，共 {{count}} 条，列出 {{listed}} 条", listed=f"{listed:,}", count=f"{count:,}"
+        f"{english}, {{listed}} of {{count}}", f"{chinese}，共 {{count}}，列出 {{listed}}", listed=f"{listed:,}", count=f"{count:,}"
     )
 
 

@@ -70,7 +70,10 @@ METHODS: dict[str, Pair] = {
         "The next one up of the same tier; the rate on the line or on what the one below earned.",
         "同级的上一位；按该行或按下方所得计提。",
     ),
-    "attributed": ("The rate of the role named on the order, on what remains of the line.", "订单上指定角色的比例 × 该行剩余基数。"),
+    "attributed": (
+        "The rate of the role named on the order, on what remains of the line; where a referrer shares it, as parts of one pool.",
+        "订单上指定角色的比例 × 该行剩余基数；与推荐人分享时共分一个池。",
+    ),
     "pool": (
         "A share of a pool: the pool is rounded half up, its parts by largest remainder.",
         "分红池的份额：池四舍五入，份额按最大余数法。",
@@ -125,6 +128,7 @@ WRONG: dict[str, Pair] = {
     "unbalanced": ("Entries whose postings do not sum to zero", "过账合计不为零的分录"),
     "negative": ("Accounts on the wrong side of zero at the last position", "截至最后位置方向错误的账户"),
     "locked-twice": ("Lifetime locks that fell a second time", "重复落定的终身绑定"),
+    "unknown": ("Entries of a type this version does not know, which no figure has", "本版本不识别的分录类型，未计入任何数字"),
     "circles": ("Members whose referrers form a circle", "推荐关系成环的会员"),
 }
 # What the page's script says.
