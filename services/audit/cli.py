@@ -90,13 +90,13 @@ def status(call: Call) -> None:
     if call.as_json:
         terminal.print_json(terminal.plain(found))
     else:
-        latest = f"{found.latest.size} entries, {terminal.when(found.latest.made_at)}" if found.HasField("latest") else "none yet"
+        latest = f"{_entries(found.latest.size)}, {terminal.when(found.latest.made_at)}" if found.HasField("latest") else "none yet"
         signs = "this server signs, and publishes to a directory" if found.publishes else "this server signs, and publishes nowhere"
-        terminal.say(f"log         {found.head_position} entries", f"tree        {found.tree_size} entries")
+        terminal.say(f"log         {_entries(found.head_position)}", f"tree        {_entries(found.tree_size)}")
         terminal.say(f"checkpoint  {latest}", f"key         {signs if found.signs else 'none: this server makes no checkpoints'}")
     if found.HasField("refusal"):
         at = terminal.when(found.refusal.refused_at)
-        raise Failed(f"the checkpoint of {found.refusal.size} entries is refused, last at {at}: {found.refusal.reason}")
+        raise Failed(f"the checkpoint of {_entries(found.refusal.size)} is refused, last at {at}: {found.refusal.reason}")
 
 
 # ---------------------------------------------------------------- proofs
@@ -120,9 +120,9 @@ def prove(
         found = {"proven": True, "position": position, "hash": proven.hash.hex(), "checkpoint": note, "entry": terminal.plain(proven.entry)}
         return terminal.print_json(found)
     last, entry = proven.checkpoint, proven.entry
-    terminal.paragraph(f"The checkpoint of {last.size} entries of {last.origin} is signed by a key you trust.")
+    terminal.paragraph(f"The checkpoint of {_entries(last.size)} of {last.origin} is signed by a key you trust.")
     if kept is not None:
-        terminal.paragraph(f"It goes on from the checkpoint of {kept.size} entries you kept: those entries are unchanged.")
+        terminal.paragraph(f"It goes on from the checkpoint of {_entries(kept.size)} you kept: what that covers is unchanged.")
     what = f"Entry {position}, {entry.type} of {entry.stream}, recorded {terminal.when(entry.recorded_at)}"
     terminal.paragraph(f"{what}, hashes to {proven.hash.hex()} from its own bytes.")
     terminal.paragraph(f"The checkpoint covers an entry of that hash at position {position}.")
@@ -143,8 +143,12 @@ def consistent(
     if call.as_json:
         note = auditor.last_note.decode()
         return terminal.print_json({"consistent": True, "old_size": kept.size, "new_size": found.size, "checkpoint": note})
-    terminal.paragraph(f"The checkpoint of {kept.size} entries you kept, and the server's of {found.size}, are signed by keys you trust.")
-    terminal.paragraph(f"The first {kept.size} entries of {found.origin} are those you saw: none was changed, taken out or put in.")
+    terminal.paragraph(f"The checkpoint of {_entries(kept.size)} you kept, and the server's of {found.size}, are signed by keys you trust.")
+    terminal.paragraph(f"{found.origin} begins with what your checkpoint covers: no entry of it was changed, taken out or put in.")
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _auditor(call: Call, keys: list[str], since: Path | None) -> "verifying.VerifyingClient":

@@ -10,6 +10,7 @@ Keep the note and give it back the next time: only who remembers notices that a 
 AuditService, and of this project the pure modules of services/audit and services/kernel.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,8 @@ class VerifyingClient:
     """Reads one program's log. `trusted` are the keys to believe, `last` the note of the last checkpoint seen, if any.
 
     The log's origin is that of `last`, else `origin`, else of the first checkpoint seen, which must end in the program's id. Each
-    method raises ServerLied where an answer does not hold, grpc.RpcError where none came. Not to be shared between threads.
+    method raises ServerLied where an answer does not hold, grpc.RpcError where none came (within `timeout_s` a call). Not to be shared
+    between threads.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class VerifyingClient:
         trusted: Sequence[VerifierKey],
         last: bytes | None = None,
         origin: str | None = None,
+        timeout_s: float = 30,
     ) -> None:
         self._audit = audit_pb2_grpc.AuditServiceStub(channel)
         self._program_id = program_id
         self._trusted = trusted
         self._origin = origin
+        self._timeout_s = timeout_s
         self.last: Checkpoint | None = None
         self.last_note: bytes = b""
         if last is not None:
@@ -67,7 +71,7 @@ class VerifyingClient:
 
     def advance(self, size: int = 0) -> Checkpoint:
         """Takes the latest checkpoint (or that of a size, not before the last one seen), once it is signed and goes on from the last."""
-        answer = self._audit.GetCheckpoint(pb.GetCheckpointRequest(program_id=self._program_id, size=size))
+        answer = self._audit.GetCheckpoint(pb.GetCheckpointRequest(program_id=self._program_id, size=size), timeout=self._timeout_s)
         note = answer.checkpoint.note.encode()
         try:
             found = open_checkpoint(note, self._trusted, self._origin)
@@ -106,7 +110,10 @@ class VerifyingClient:
         if not 1 <= position <= last.size:
             raise ValueError(f"position {position} is not covered: the checkpoint has the entries 1 to {last.size}")
         entry = self._entry(position)
-        own = hash_of(entry)
+        try:
+            own = hash_of(entry)
+        except struct.error as error:
+            raise ServerLied(f"the entry at position {position} has a time that no log can have") from error
         if own != entry.hash:
             raise ServerLied(f"the entry at position {position} hashes to {own.hex()}, and says {entry.hash.hex()}")
         request = pb.GetInclusionProofRequest(program_id=self._program_id, position=position, size=last.size)
@@ -120,20 +127,27 @@ class VerifyingClient:
             ) from error
         return Proven(entry, own, last)
 
-    def _proof(self, rpc: Callable[[Any], Any], request: Any, size: int) -> Sequence[bytes]:
+    def _proof(self, rpc: Callable[..., Any], request: Any, size: int) -> Sequence[bytes]:
         try:
-            return list(rpc(request).hashes)
+            return list(rpc(request, timeout=self._timeout_s).hashes)
         except grpc.RpcError as error:
             raise _lied_about(size, error) from error
 
     def _entry(self, position: int) -> log_pb2.Entry:
         request = pb.ExportEntriesRequest(program_id=self._program_id, from_position=position, to_position=position)
+        found: list[log_pb2.Entry] = []
         try:
-            found = [entry for answer in self._audit.ExportEntries(request) for entry in answer.entries]
+            for answer in self._audit.ExportEntries(request, timeout=self._timeout_s):
+                found += answer.entries
+                if len(found) > 1:
+                    break
         except grpc.RpcError as error:
             raise _lied_about(position, error) from error
         if len(found) != 1 or found[0].position != position or found[0].program_id != self._program_id:
             raise ServerLied(f"the entry of {self._program_id!r} at position {position} was asked for, and something else came")
+        if any(moment.nanos % 1000 for moment in (found[0].occurred_at, found[0].recorded_at)):
+            # The hash covers microseconds; what is finer is nobody's word.
+            raise ServerLied(f"the entry at position {position} has times finer than a microsecond, which no log has")
         return found[0]
 
     def _remember(self, found: Checkpoint, note: bytes) -> None:

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     batch_limit: int = 500
     # How long a write is retried while the database cannot be reached, before its caller is told to repeat it.
     retry_for_s: int = 10
-    # How long a server that follows a program for the statistics keeps others from doing so after its last batch, in seconds. When it
+    # How long a server that follows a program (statistics, audit) keeps others from doing so after its last batch, in seconds. When it
     # is killed, another one takes over after that.
     lease_s: float = 5
     # The key that signs checkpoints: a file made by `fenrun audit key new`, or the lines of one (read from the environment alone, as

@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import psycopg
 import pytest
 from fenrun.audit.v1 import audit_pb2 as pb
+from fenrun.audit.v1 import audit_pb2_grpc
+from fenrun.statistics.v1 import statistics_pb2
 from psycopg import errors
 
 from services import composition
@@ -98,6 +101,20 @@ def test_another_key_that_does_not_trust_the_former_signs_nothing(
             # Whichever server is first: this one refuses, the other one signs.
             soon(lambda: shop.status().latest.size == 5)
             assert signing.open_checkpoint(shop.checkpoint().note.encode(), [shop.key]).size == 5
+
+
+def test_a_server_of_the_audit_alone_finds_what_another_appended(
+    own_dsn: str, key_file: Path, key: VerifierKey, tmp_path: Path, fresh_program_id: Callable[[], str]
+) -> None:
+    with composition.start(Settings(dsn=own_dsn)) as server, opened(server, fresh_program_id(), key, tmp_path) as shop:
+        assert not shop.status().signs
+    given = settings(own_dsn, key_file, tmp_path).model_copy(update={"service": "audit"})
+    with composition.start(given) as server, grpc.insecure_channel(server.address) as channel:
+        audit, request = audit_pb2_grpc.AuditServiceStub(channel), pb.GetStatusRequest(program_id=shop.program_id)
+        assert soon(lambda: audit.GetStatus(request).latest.size) == 4
+        with pytest.raises(grpc.RpcError) as caught:
+            shop.client.of(channel, shop.program_id).board(statistics_pb2.BOARD_INVITES)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_checkpoint_published_and_not_stored_is_the_one_that_is_stored(

@@ -90,12 +90,12 @@ def test_an_entry_is_proven_in_plain_sentences(sold: Shop, fenrun: Any, tmp_path
     sold.sell(2)
     sold.checkpoint()
     told = " ".join(fenrun("prove", "12", "--key", str(key_file), "--since", str(kept)).split())
-    assert "It goes on from the checkpoint of 10 entries you kept: those entries are unchanged." in told
+    assert "It goes on from the checkpoint of 10 entries you kept: what that covers is unchanged." in told
     found = json.loads(fenrun("prove", "12", "--key", str(sold.key), "--json", wide=True))
     assert (found["proven"], found["position"], found["entry"]["hash"]) == (True, 12, found["hash"])
     told = " ".join(fenrun("consistent", str(kept), "--key", str(sold.key)).split())
-    assert "The first 10 entries of" in told
-    assert "none was changed, taken out or put in." in told
+    assert "The checkpoint of 10 entries you kept, and the server's of 12, are signed by keys you trust." in told
+    assert "begins with what your checkpoint covers: no entry of it was changed, taken out or put in." in told
     assert json.loads(fenrun("consistent", str(kept), "--key", str(sold.key), "--json", wide=True))["new_size"] == 12
 
 

@@ -192,6 +192,24 @@ def test_a_changed_entry_that_says_its_old_hash_is_caught(sold: Shop, change: Ca
         VerifyingClient(channel, sold.program_id, [sold.key]).prove(7)
 
 
+def finer(entry: log_pb2.Entry) -> None:
+    entry.occurred_at.nanos += 1
+
+
+def beyond_all_time(entry: log_pb2.Entry) -> None:
+    entry.recorded_at.seconds = 2**62
+
+
+@pytest.mark.parametrize("change", [finer, beyond_all_time])
+def test_a_time_that_the_hash_cannot_cover_is_caught(sold: Shop, change: Callable[[log_pb2.Entry], None]) -> None:
+    def lie(answer: pb.ExportEntriesResponse) -> pb.ExportEntriesResponse:
+        change(answer.entries[0])
+        return answer
+
+    with lying(sold, ExportEntries=lie) as channel, pytest.raises(ServerLied, match=r"position 7 has (a time|times)"):
+        VerifyingClient(channel, sold.program_id, [sold.key]).prove(7)
+
+
 def test_another_entry_or_none_or_two_is_caught(sold: Shop) -> None:
     other = next(iter(sold.audit.ExportEntries(pb.ExportEntriesRequest(program_id=sold.program_id, from_position=5, to_position=5))))
     for lie in (

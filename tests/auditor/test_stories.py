@@ -56,6 +56,12 @@ def test_random_stories_verify(channel: grpc.Channel, fresh_program_id: Callable
     check_stories(channel, fresh_program_id, tmp_path, range(block, block + 5), 40)
 
 
+@pytest.mark.parametrize("seed", [3007, 3020, 3055])
+def test_stories_that_once_did_not_verify(channel: grpc.Channel, fresh_program_id: Callable[[], str], tmp_path: Path, seed: int) -> None:
+    """Several tiers rested on one order, and the server took them back in another order than the log gave them; a tier was frozen."""
+    check_stories(channel, fresh_program_id, tmp_path, [seed], 120)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(3000, 3200, 20))
 def test_many_long_stories_verify(channel: grpc.Channel, fresh_program_id: Callable[[], str], tmp_path: Path, block: int) -> None:

@@ -198,8 +198,7 @@ def test_roots_are_those_of_the_tree_at_every_size() -> None:
 
 
 def test_tables_are_written_and_say_what_the_entries_say(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
+    pq = pytest.importorskip("pyarrow.parquet")
     path = bundle(tmp_path / "b", STORY, with_tables=True)
     assert verified(path).holds
     entries, postings = (pq.read_table(path / name).to_pylist() for name in tables.NAMES)
@@ -213,6 +212,7 @@ def test_tables_are_written_and_say_what_the_entries_say(tmp_path: Path) -> None
 
 
 def test_tables_that_say_otherwise_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     path, lie = bundle(tmp_path / "b", STORY, with_tables=True), bundle(tmp_path / "lie", forged(40, actor), with_tables=True)
     (path / tables.ENTRIES).write_bytes((lie / tables.ENTRIES).read_bytes())
     seal(path)
@@ -231,6 +231,7 @@ def actor(entry: log_pb2.Entry) -> None:
 def test_tables_are_left_out_of_the_comparison_and_said_so_where_they_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("pyarrow")
     path = bundle(tmp_path / "b", STORY, with_tables=True)
     monkeypatch.setattr(tables, "installed", lambda: False)
     report = verified(path)

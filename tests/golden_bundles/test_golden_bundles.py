@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.audit.signing import load
+from services.auditor import tables
 from services.auditor.verifying.run import Verification, verify
 
 BUNDLES = sorted(path.parent for path in Path(__file__).resolve().parent.glob("*/key.txt"))
@@ -18,7 +19,8 @@ def test_an_old_bundle_verifies(directory: Path, name: str) -> None:
     report = verify(Verification(directory / name, trusted, since))
     assert report.holds, report.findings
     assert report.decisions_recomputed == report.entries
-    assert report.notes == []
+    # All that may be left out are the tables, where pyarrow, an extra, is not installed.
+    assert bool(report.notes) is (name == "whole" and not tables.installed())
 
 
 @pytest.mark.parametrize("directory", BUNDLES, ids=lambda path: path.name)

@@ -204,8 +204,17 @@ def _answer(state: State, entry: log_pb2.Entry, row: Stored) -> list[Draft] | Re
         return referral_decide.decide(state.roster, command)
     if entry.type in RELEASES:
         return _released(state, entry, occurred_us)
-    command = LEDGER[entry.type](ledger_codec.read(row).fact, occurred_us)
+    fact = _order_fact(row.fact) if entry.type == "order.paid.v1" else ledger_codec.read(row).fact
+    command = LEDGER[entry.type](fact, occurred_us)
     return ledger_decide.decide(state.books, command)
+
+
+def _order_fact(fact: bytes) -> OrderPaid:
+    """What `ledger_codec.read` gives, without a decision to read: orders are most of a log, and this is a tenth of their time."""
+    told = log_pb2.OrderPaid.FromString(fact)
+    lines = ledger_codec.lines_of(told.lines)  # type: ignore[arg-type]  # a repeated field reads as a list
+    attributions = ledger_codec.attributions_of(told.attributions) if told.attributions else ()  # type: ignore[arg-type]
+    return OrderPaid(told.order_id, told.member_id, told.currency, lines, attributions, told.group_id, told.referrer_id)
 
 
 def _released(state: State, entry: log_pb2.Entry, occurred_us: int) -> list[Draft]:
