@@ -161,24 +161,27 @@ def verify(
 def report(
     bundle: Annotated[Path, typer.Argument(help="The directory that `fenrun audit export` made.")],
     out: Annotated[Path | None, typer.Option(help="The HTML page to write; it takes the place of an older one.", dir_okay=False)] = None,
+    to: Annotated[
+        int | None, typer.Option(help="As of this position: what came later is left out. Default: all that the bundle has.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON, on stdout.")] = False,
 ) -> None:
     """Writes a bundle's figures as one page for people: balances, flows, the referral tree, findings. Verifies nothing."""
     with one_sentence():
         if out is None and not as_json:
             raise Failed("say where the page goes: --out report.html; or --json for the figures alone")
-        told = _write_page(bundle, out, None)
+        told = _write_page(bundle, out, None, to)
         if as_json:
             terminal.print_json(told)
 
 
-def _write_page(bundle: Path, out: Path | None, found: "Report | None") -> dict[str, object]:
+def _write_page(bundle: Path, out: Path | None, found: "Report | None", to: int | None = None) -> dict[str, object]:
     """Gives the figures for machines."""
     from services.auditor.report import bundled
 
     with terminal.stages() as progress:
         try:
-            made, origin = bundled.made_of(bundled.Asked(bundle, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", found, progress))
+            made, origin = bundled.made_of(bundled.Asked(bundle, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", found, progress, to))
             if out is not None:
                 bundled.write(made, origin, out)
         except (bundled.CannotReport, bundled.NotABundle, OSError) as problem:

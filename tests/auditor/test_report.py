@@ -467,6 +467,21 @@ def test_a_page_is_written_beside_the_figures_as_json(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["b", "r.html"]
 
 
+def test_a_page_as_of_a_position_is_that_of_the_log_as_it_was(tmp_path: Path) -> None:
+    path, position = bundle(tmp_path / "b", SHOP), len(SHOP) // 2
+    status, out, _ = run("audit", "report", path, "--to", str(position), "--json")
+    assert status == 0
+    told = json.loads(out)
+    assert (told["last_position"], told["head_hash"]) == (position, SHOP[position - 1].hash.hex())
+    assert told["flows"] == json.loads(json.dumps(made(SHOP[:position]).figures.to_json()))["flows"]
+    check_against_the_domain(SHOP[:position])
+    status, _, err = run("audit", "report", path, "--to", str(len(SHOP) + 1), "--json")
+    assert (status, err.strip()) == (
+        1,
+        f"fenrun: no page was written: the bundle ends at position {len(SHOP)}, {len(SHOP) + 1} was asked for",
+    )
+
+
 def test_verifying_writes_what_it_found_on_the_page(tmp_path: Path) -> None:
     key, page = str(KEY.verifier_key), tmp_path / "r.html"
     good = bundle(tmp_path / "good", SHOP)

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from fenrun.log.v1 import log_pb2 as pb
@@ -34,26 +35,31 @@ class Asked:
     made_at: str
     verified: Report | None = None
     progress: Progress = lambda stage, done, total: None
+    # The last position reported on; None: all there are.
+    to: int | None = None
 
 
 def made_of(asked: Asked) -> tuple[Made, Origin]:
     """Raises CannotReport, NotABundle or OSError."""
     manifest = read_manifest(asked.bundle)
-    read = 0
+    upto, read = asked.to or manifest.entries, 0
+    if upto > manifest.entries:
+        raise CannotReport(f"the bundle ends at position {manifest.entries}, {upto} was asked for")
 
     def entries() -> Iterator[pb.Entry]:
         nonlocal read
-        for entry in _entries(asked.bundle, manifest):
+        for entry in islice(_entries(asked.bundle, manifest), upto):
             read += 1
             if read % SAY_EVERY == 0:
-                asked.progress("report", read, READINGS * manifest.entries)
+                asked.progress("report", read, READINGS * upto)
             yield entry
 
     made = make(entries)
-    asked.progress("report", READINGS * manifest.entries, READINGS * manifest.entries)
+    asked.progress("report", READINGS * upto, READINGS * upto)
     found = made.figures
-    if (found.last_position, found.head_hash, found.program_id) != (manifest.entries, manifest.head_hash, manifest.program_id):
-        told = f"{manifest.program_id}, {manifest.entries} entries, the last {manifest.head_hash}"
+    head_hash = manifest.head_hash if upto == manifest.entries else found.head_hash
+    if (found.last_position, found.head_hash, found.program_id) != (upto, head_hash, manifest.program_id):
+        told = f"{manifest.program_id}, {upto} entries, the last {head_hash}"
         raise CannotReport(f"the manifest says {told}; found {found.program_id}, {found.last_position}, {found.head_hash}")
     return made, Origin(asked.made_at, _checkpoints(asked.bundle, manifest), _verified(asked.verified, found))
 

@@ -6,7 +6,7 @@ from services.auditor.report.figures import FlowRow, Flows
 from services.auditor.report.markup import Markup, element, join
 from services.runtime.currency import to_major
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1000, 300, 96, 12, 34
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 96, 24, 12, 34
 # Gaps and bars, at most so wide.
 WIDEST, LABELS = 26, 12
 STEPS = (1, 2, 5)
@@ -29,7 +29,7 @@ def draw(flows: Flows) -> Markup:
     for tick in range(least, most + 1, step):
         parts.append(element("line", x1=LEFT, x2=WIDTH, y1=y(tick), y2=y(tick), class_="zeroline" if not tick else "grid"))
         parts.append(element("text", _short(tick, flows.asset), x=LEFT - 10, y=y(tick) + 4, class_="tick", text_anchor="end"))
-    slot = (WIDTH - LEFT) * 100 // len(rows)
+    slot = (WIDTH - LEFT - RIGHT) * 100 // len(rows)
     bar = max(1, min(WIDEST, slot * 36 // 10_000))
     every = -(-len(rows) // LABELS)
     for index, row in enumerate(rows):
