@@ -290,7 +290,7 @@ class Loading:
             books.evidence = {order_id: [] for order_id in resting}
             cursor = await self._connection.execute(
                 "select order_id, member_id, tier, previous_tier, position, previous_position from ledger.evidence"
-                " where program_id = %s and order_id = any(%s::text[]) order by order_id, position, member_id",
+                " where program_id = %s and order_id = any(%s::text[])",
                 [self._program_id, array(resting)],
             )
             for order_id, *evidence in await cursor.fetchall():

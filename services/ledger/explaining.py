@@ -1,4 +1,7 @@
-"""Why a posting has its amount: the shares behind it, re-derived from the frozen plan and people, told in numbers and in sentences."""
+"""Why a posting has its amount: the shares behind it, re-derived from the frozen plan and people, told in numbers and in sentences.
+
+Pure: `views.explain` brings the entries from the database, an auditor's report from a bundle.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +13,8 @@ from services.kernel.decider import Entry
 from services.kernel.money import exactly
 from services.kernel.refusals import PostingUnknown
 from services.kernel.times import to_text
-from services.ledger import codec, sealed
-from services.ledger.domain.booking import adjusts, booked_us
+from services.ledger import codec
+from services.ledger.domain.booking import Seal
 from services.ledger.domain.books import ClosedPeriod, Order, fold_order, fold_period
 from services.ledger.domain.engine import ENGINES, PARTS, At, Look, Looks, Rooms, Standing, amount_for
 from services.ledger.domain.facts import (
@@ -40,27 +43,19 @@ from services.ledger.domain.orders import standing_of
 from services.ledger.domain.periods import Tree
 from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.rules import Amount, Counted, Differential, Paying, Peer, PeriodPool, Rank, Rule, Seat, Triggered, Volume
-from services.ledger.views import postings_of
-from services.runtime import eventlog
 from services.runtime.currency import to_major
-from services.runtime.eventlog import Connection
-from services.runtime.stored import entry_message, timestamp
 
 
-async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
-    """The whole story of one posting. Raises PostingUnknown."""
-    position, number = (int(part) for part in posting_id.split("."))
-    found = await eventlog.at(connection, program_id, [position - 1, position])
-    if not found or found[-1].position != position:
-        raise PostingUnknown(posting_id)
-    stored = found[-1]
-    entry = codec.read(stored)
-    postings = postings_of(entry)
-    if number > len(postings):
-        raise PostingUnknown(posting_id)
+def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
+    """The whole story of an entry's posting, counted from 1; all but the entry itself, which the caller has.
+
+    `earlier`: what stands in the entry's stream before it, oldest first. Raises PostingUnknown.
+    """
+    postings: Sequence[Posting] = getattr(entry.decision, "postings", ())
+    if not 0 < number <= len(postings):
+        raise PostingUnknown(f"{entry.position}.{number}")
     posting = postings[number - 1]
     answer = pb.ExplainResponse(
-        entry=entry_message(stored, found[0].hash if position > 1 else bytes(32)),
         posting=log_pb2.Posting(
             account=posting.account.value,  # type: ignore[arg-type]  # same numbers
             member_id=posting.member_id,
@@ -69,18 +64,6 @@ async def explain(connection: Connection, program_id: str, posting_id: str, plan
         ),
     )
     answer.sentences.append(_opening(posting, entry))
-    seals = await sealed.seals(connection, program_id)
-    booked_at_us = booked_us(position, entry.occurred_us, seals)
-    answer.booked_at.CopyFrom(timestamp(booked_at_us))
-    late_for = adjusts(position, entry.occurred_us, seals)
-    if late_for is not None:
-        answer.adjusts.CopyFrom(sealed.period_message(late_for))
-        answer.sentences.append(
-            f"It came after the books were sealed through {to_text(late_for.through_us)} (seal {late_for.seal_id}, entry"
-            f" {late_for.position}): it is booked at {to_text(booked_at_us)} and adjusts that period."
-        )
-    history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [entry.stream])]
-    earlier = [one for one in history if one.position < position]
     match entry.fact:
         case OrderPaid() | OrderRefunded() | OrderVoided():
             if isinstance(entry.fact, OrderVoided):
@@ -133,6 +116,14 @@ async def explain(connection: Connection, program_id: str, posting_id: str, plan
                 f"Adjustment {fact.adjustment_id}: {fact.reason}. Asked by {fact.requested_by}, approved by {fact.approved_by}."
             )
     return answer
+
+
+def lateness(seal: Seal, booked_us: int) -> str:
+    """Of an entry that came too late for a sealed period."""
+    return (
+        f"It came after the books were sealed through {to_text(seal.through_us)} (seal {seal.seal_id}, entry {seal.position}): it is booked"
+        f" at {to_text(booked_us)} and adjusts that period."
+    )
 
 
 def _opening(posting: Posting, entry: Entry) -> str:

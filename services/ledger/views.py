@@ -7,8 +7,8 @@ from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown
-from services.ledger import codec, sealed
+from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown, PostingUnknown
+from services.ledger import codec, explaining, sealed
 from services.ledger.application import BALANCE_COLUMNS
 from services.ledger.domain.booking import adjusts, booked_us
 from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
@@ -17,7 +17,7 @@ from services.ledger.domain.plan import PlanVersion
 from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection
-from services.runtime.stored import timestamp
+from services.runtime.stored import entry_message, timestamp
 
 
 async def require_member(connection: Connection, program_id: str, member_id: str) -> None:
@@ -245,3 +245,23 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
                     )
                 )
     return found, positions[-1] if len(positions) == limit else 0
+
+
+async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
+    """The whole story of one posting. Raises PostingUnknown."""
+    position, number = (int(part) for part in posting_id.split("."))
+    found = await eventlog.at(connection, program_id, [position - 1, position])
+    if not found or found[-1].position != position:
+        raise PostingUnknown(posting_id)
+    stored = found[-1]
+    history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [stored.stream]) if one.position < position]
+    answer = explaining.explain(codec.read(stored), number, history, plans)
+    answer.entry.CopyFrom(entry_message(stored, found[0].hash if position > 1 else bytes(32)))
+    seals = await sealed.seals(connection, program_id)
+    booked = booked_us(position, stored.occurred_us, seals)
+    answer.booked_at.CopyFrom(timestamp(booked))
+    late_for = adjusts(position, stored.occurred_us, seals)
+    if late_for is not None:
+        answer.adjusts.CopyFrom(sealed.period_message(late_for))
+        answer.sentences.insert(1, explaining.lateness(late_for, booked))
+    return answer

@@ -1,5 +1,6 @@
 """A house to audit: a database and a server of its own, a key, a directory of checkpoints; and what a database's owner could do to it."""
 
+import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import psycopg
 from fenrun.audit.v1 import audit_pb2 as pb
 from fenrun.audit.v1 import audit_pb2_grpc
 from fenrun.log.v1 import log_pb2
+from pydantic import SecretStr
 
 from services import composition
 from services.audit.domain.checkpoint import VerifierKey
@@ -86,7 +88,14 @@ def opened(server: composition.RunningServer, program_id: str, key: VerifierKey,
 
 def settings(dsn: str, key_file: Path, directory: Path | None, entries: int = 1000, seconds: float = 0) -> Settings:
     """A server that makes checkpoints; by default whenever there is something new."""
-    return Settings(dsn=dsn, checkpoint_key_file=key_file, checkpoint_dir=directory, checkpoint_entries=entries, checkpoint_seconds=seconds)
+    return Settings(
+        dsn=dsn,
+        master_key=SecretStr(base64.b64encode(bytes(32)).decode()),
+        checkpoint_key_file=key_file,
+        checkpoint_dir=directory,
+        checkpoint_entries=entries,
+        checkpoint_seconds=seconds,
+    )
 
 
 # ---------------------------------------------------------------- what the owner of a database can do
