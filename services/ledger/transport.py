@@ -33,7 +33,9 @@ from services.ledger.domain.books import fold_period
 from services.ledger.domain.lint import Finding, lint, refusing
 from services.ledger.domain.plan import Plan, PlanVersion, canonical, content_hash, parse
 from services.ledger.domain.simulating import Report
+from services.ledger.past import Sums, TrialBalances
 from services.runtime import eventlog, tokens
+from services.runtime.as_of import as_asked
 from services.runtime.eventlog import Connection, Head
 from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
@@ -104,6 +106,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         self._ledger = ledger
         # One simulation takes a core for itself: two at once, and others wait.
         self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
+        self._trial_balances = TrialBalances(dsn)
 
     # ------------------------------------------------------------ orders
 
@@ -391,16 +394,10 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
-            match request.WhichOneof("as_of"):
-                case "position":
-                    position = within(request.position, now.position)
-                case "recorded_at":
-                    position = await eventlog.position_at(connection, request.program_id, moment("recorded_at", request.recorded_at))
-                case _:
-                    position = now.position
+            at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
-            found = await views.balance(connection, request.program_id, request.member_id, asset, position)
-        return pb.GetBalanceResponse(balance=found, as_of_position=position)
+            found = await views.balance(connection, request.program_id, request.member_id, asset, at)
+        return pb.GetBalanceResponse(balance=found, as_of_position=at.position)
 
     @unary
     async def ListPostings(self, request: pb.ListPostingsRequest, context: Context) -> pb.ListPostingsResponse:
@@ -424,25 +421,31 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @unary
     async def TrialBalance(self, request: pb.TrialBalanceRequest, context: Context) -> pb.TrialBalanceResponse:
         async with self._connect() as connection, eventlog.snapshot(connection):
-            position = await check_fresh(connection, request.program_id, request.consistency)
+            await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
+            at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
-            accounts = await views.trial_balance(connection, request.program_id, asset)
-        return pb.TrialBalanceResponse(accounts=accounts, position=position)
+            sums: Sums = {} if at.occurred_us is not None else await views.trial_balance(connection, request.program_id, asset)
+        if at.asked:
+            sums = await self._trial_balances.at(request.program_id, asset, at, now.position, sums)
+        return pb.TrialBalanceResponse(accounts=views.account_balances(sums, asset), position=at.position)
 
     @unary
     async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
-        after = ""
-        if request.page_token:
-            [_, _, after] = _page(request.page_token, "balances", "", str)
         limit = page_size(request.page_size)
         async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
+            at = await as_asked(connection, now, request)
+            after = ""
+            if request.page_token:
+                [_, _, position, after] = _page(request.page_token, "balances", at.asked, int, str)
+                # All pages of the past are of one position.
+                at = at._replace(position=within(position, now.position)) if at.asked else at
             asset = await self._asset(connection, now, request.asset)
-            found = await views.balances(connection, request.program_id, asset, after, limit)
-        token = tokens.make("balances", "", found[-1].member_id) if len(found) == limit else ""
-        return pb.ListBalancesResponse(balances=found, next_page_token=token, position=now.position)
+            found = await views.balances(connection, request.program_id, asset, at, after, limit)
+        token = tokens.make("balances", at.asked, at.position, found[-1].member_id) if len(found) == limit else ""
+        return pb.ListBalancesResponse(balances=found, next_page_token=token, position=at.position)
 
     async def _asset(self, connection: Connection, head: Head, asked: str) -> str:
         """The asset a read is about; the program's currency where none is named. Raises AssetUnknown."""
@@ -461,8 +464,8 @@ def _bounded(field: str, amount: int) -> int:
     return amount
 
 
-def _page(token: str, call: str, about: str, kind: type) -> Any:
-    found = tokens.parts(token, "page_token", (str, str, kind))
+def _page(token: str, call: str, about: str, *kinds: type) -> Any:
+    found = tokens.parts(token, "page_token", (str, str, *kinds))
     if found[:2] != (call, about):
         raise TokenInvalid("page_token")
     return found

@@ -2175,7 +2175,7 @@ class Balance(_message.Message):
     position: _builtins.int
     """The last entry that moved this balance; 0: none yet."""
     deposit_minor: _builtins.int
-    """Deposits held for the member, and their margin on stock sold on: accounts of their own, apart from the equation above, as of now."""
+    """Deposits held for the member, and their margin on stock sold on: accounts of their own, apart from the equation above."""
     margin_minor: _builtins.int
     def __init__(
         self,
@@ -2212,6 +2212,7 @@ class GetBalanceRequest(_message.Message):
     RECORDED_AT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
     position: _builtins.int
@@ -2224,6 +2225,10 @@ class GetBalanceRequest(_message.Message):
 
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
@@ -2233,10 +2238,11 @@ class GetBalanceRequest(_message.Message):
         recorded_at: _timestamp_pb2.Timestamp | None = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "member_id", b"member_id", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "member_id", b"member_id", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
@@ -2562,23 +2568,41 @@ class TrialBalanceRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     asset: _builtins.str
     """A currency or points; empty: the program's currency."""
+    position: _builtins.int
+    """As it was right after this entry."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___TrialBalanceRequest: _TypeAlias = TrialBalanceRequest  # noqa: Y015
 
@@ -2636,31 +2660,49 @@ class ListBalancesRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     asset: _builtins.str
     """A currency or points; empty: the program's currency."""
+    position: _builtins.int
+    """As it was right after this entry."""
     page_size: _builtins.int
     """At most this many; 0 lets the server choose (100). 1,000 at most."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "occurred_at", b"occurred_at", "page_size", b"page_size", "page_token", b"page_token", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___ListBalancesRequest: _TypeAlias = ListBalancesRequest  # noqa: Y015
 

@@ -425,7 +425,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -446,14 +446,15 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TrialBalance(self, request, context):
-        """The company's accounts and the sum of the members'; sums to zero.
+        """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBalances(self, request, context):
-        """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -128,15 +128,17 @@ class LedgerServiceStub:
     GetPeriod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]
     """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
-    """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+    """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     Explain: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]
-    """The company's accounts and the sum of the members'; sums to zero."""
+    """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListBalances: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]
-    """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -238,15 +240,17 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     GetPeriod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]  # type: ignore[assignment]
     """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+    """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]  # type: ignore[assignment]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     Explain: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]  # type: ignore[assignment]
-    """The company's accounts and the sum of the members'; sums to zero."""
+    """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListBalances: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]  # type: ignore[assignment]
-    """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ids are 1 to 100 printable ASCII characters without space and slash. Every write is repeated safely: the same id with the same content
@@ -519,7 +523,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.GetBalanceResponse, _abc.Awaitable[_ledger_pb2.GetBalanceResponse]]:
-        """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+        """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
 
     @_abc_1.abstractmethod
     def ListPostings(
@@ -543,7 +547,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.TrialBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.TrialBalanceResponse, _abc.Awaitable[_ledger_pb2.TrialBalanceResponse]]:
-        """The company's accounts and the sum of the members'; sums to zero."""
+        """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
 
     @_abc_1.abstractmethod
     def ListBalances(
@@ -551,6 +555,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListBalancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListBalancesResponse, _abc.Awaitable[_ledger_pb2.ListBalancesResponse]]:
-        """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+        """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
