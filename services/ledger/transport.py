@@ -25,7 +25,7 @@ from services.kernel.refusals import (
     TokenInvalid,
 )
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, simulating, telling, views
+from services.ledger import codec, explaining, simulating, statements, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
@@ -343,10 +343,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @streaming
     async def SimulatePlan(self, request: pb.SimulatePlanRequest, context: Context) -> AsyncIterator[pb.SimulatePlanResponse]:
         draft = parse(read_document(request.document))
-        from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
-        to_us = moment("to", request.to) if request.HasField("to") else None
-        if from_us is not None and to_us is not None and to_us <= from_us:
-            raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+        from_us, to_us = _span(request)
 
         def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
             return simulating.simulate(connection, request.program_id, draft, from_us, to_us, progress)
@@ -411,6 +408,22 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         token = tokens.make("postings", request.member_id, last) if last else ""
         return pb.ListPostingsResponse(postings=found, next_page_token=token)
 
+    @streaming
+    async def GetStatement(self, request: pb.GetStatementRequest, context: Context) -> AsyncIterator[pb.GetStatementResponse]:
+        from_us, to_us = _span(request)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            now = await eventlog.head(connection, request.program_id)
+            plans = await self._ledger.plans(connection, request.program_id)
+            after = 0 if from_us is None else await eventlog.position_at(connection, request.program_id, from_us - 1)
+            last = now.position if to_us is None else await eventlog.position_at(connection, request.program_id, to_us - 1)
+        span = (min(after, last), last)
+        async with contextlib.aclosing(
+            statements.statement(self._connect, request.program_id, now.currency, request.member_id, *span, plans)
+        ) as parts:
+            async for part in parts:
+                yield part
+
     @unary
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         async with self._connect() as connection, eventlog.snapshot(connection):
@@ -456,6 +469,15 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         if asked not in known:
             raise AssetUnknown(asked, known)
         return asked
+
+
+def _span(request: Any) -> tuple[int | None, int | None]:
+    """(from, to) of a request for a span of time; None: open. Raises Malformed."""
+    from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
+    to_us = moment("to", request.to) if request.HasField("to") else None
+    if from_us is not None and to_us is not None and to_us <= from_us:
+        raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+    return from_us, to_us
 
 
 def _bounded(field: str, amount: int) -> int:

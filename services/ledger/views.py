@@ -17,7 +17,7 @@ from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
 from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
-from services.runtime.stored import timestamp
+from services.runtime.stored import Stored, timestamp
 
 
 async def require_member(connection: Connection, program_id: str, member_id: str) -> None:
@@ -219,17 +219,19 @@ async def postings(connection: Connection, program_id: str, member_id: str, afte
         for number, posting in enumerate(postings_of(codec.read(stored)), start=1):
             if posting.member_id == member_id and posting.account not in APART_ACCOUNTS:
                 account_after = held[(stored.position, posting.asset)][posting.account - 1]
-                found.append(
-                    pb.MemberPosting(
-                        posting_id=f"{stored.position}.{number}",
-                        position=stored.position,
-                        type=stored.type,
-                        stream=stored.stream,
-                        occurred_at=timestamp(stored.occurred_us),
-                        recorded_at=timestamp(stored.recorded_us),
-                        account=posting.account.value,  # type: ignore[arg-type]  # same numbers
-                        amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
-                        balance_after=type_pb2.Money(minor_units=account_after, currency=posting.asset),
-                    )
-                )
+                found.append(posting_message(stored, number, posting, account_after))
     return found, positions[-1] if len(positions) == limit else 0
+
+
+def posting_message(stored: Stored, number: int, posting: Posting, balance_after: int) -> pb.MemberPosting:
+    return pb.MemberPosting(
+        posting_id=f"{stored.position}.{number}",
+        position=stored.position,
+        type=stored.type,
+        stream=stored.stream,
+        occurred_at=timestamp(stored.occurred_us),
+        recorded_at=timestamp(stored.recorded_us),
+        account=posting.account.value,  # type: ignore[arg-type]  # same numbers
+        amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
+        balance_after=type_pb2.Money(minor_units=balance_after, currency=posting.asset),
+    )

@@ -11,13 +11,13 @@ import grpc
 import pytest
 from fenrun.ledger.v1 import ledger_pb2 as lp
 from fenrun.log.v1 import log_pb2
-from fenrun.ops.v1 import ops_pb2
 from fenrun.referral.v1 import referral_pb2 as rp
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.ledger.past import MOVING, postings_of
 from tests.given import Client, day, line, reason
 from tests.golden.test_golden import EVERY_TYPE, HISTORIES, stored_entries
+from tests.ledger.stories import log_of, tell_stories
 from tests.oracle.oracle import Oracle
 from tests.stateful.drawing import CURRENCY, RandomDrawing
 from tests.stateful.driver import tell
@@ -41,17 +41,6 @@ GROSS = {
     "adjustment.posted.v1": "adjusted",
     "balance.opened.v1": "adjusted",
 }
-
-
-def log_of(client: Client) -> list[log_pb2.Entry]:
-    request = ops_pb2.ReadEntriesRequest(program_id=client.program_id, page_size=1000)
-    found: list[log_pb2.Entry] = []
-    while True:
-        page = client.ops.ReadEntries(request)
-        found += page.entries
-        if not page.next_page_token:
-            return found
-        request.page_token = page.next_page_token
 
 
 def name_of(account: log_pb2.Account.ValueType) -> str:
@@ -97,20 +86,7 @@ def earlier(moment: Timestamp) -> Timestamp:
 
 @pytest.fixture(scope="module")
 def stories(channel: grpc.Channel, fresh_program_id: Callable[[], str]) -> list[tuple[Client, Oracle]]:
-    """Random stories whose facts happened in quite another order than they were told."""
-    told = []
-    for randomness in range(4):
-        program_id, oracle = fresh_program_id(), Oracle(CURRENCY)
-        books = GrpcDriver(channel, program_id, CURRENCY)
-        draw = RandomDrawing(Random(f"as of {randomness}"), oracle)
-        history: list[Any] = []
-        for number in range(70):
-            opening = draw.opening() if number == 0 else []
-            for fact in opening or [draw.anything(history)]:
-                history.append(fact)
-                assert tell(books, fact).kind == tell(oracle, fact).kind
-        told.append((Client.of(channel, program_id), oracle))
-    return told
+    return tell_stories(channel, fresh_program_id, "as of", 4)
 
 
 def moments(entries: Sequence[log_pb2.Entry], generator: Random) -> Iterator[tuple[dict[str, Any], list[log_pb2.Entry]]]:

@@ -1,4 +1,4 @@
-"""The books: balances, statements, explanations, the trial balance."""
+"""The books: balances, explanations, the trial balance."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ import typer
 
 from services.console import terminal
 from services.console.client import AsOf, Call, Lazy, OccurredBy, ask_as_of, command, position_or_time, told_as_of
-from services.console.terminal import Cell, Column
+from services.console.terminal import Column
 from services.ledger.cli.words import Asset, Member, people
 from services.runtime.currency import exponent
 
@@ -54,51 +54,6 @@ def balance(
     rows += [(name, minor) for name, minor in (("deposit", found.deposit_minor), ("margin on stock", found.margin_minor)) if minor]
     terminal.say(f"{found.member_id} {told_as_of(answer.as_of_position, occurred_by)}")
     terminal.table([Column(""), Column(found.currency, money=found.currency)], rows)
-
-
-@command(app)
-def statement(
-    call: Call,
-    member: Member,
-    limit: Annotated[int | None, typer.Option(help="Only the newest so many; what was before is the opening.", min=1)] = None,
-    asset: Asset = "",
-) -> None:
-    """A member's postings, oldest first: opening, each with its account's balance after it, closing."""
-    request = pb.ListPostingsRequest(program_id=call.program, member_id=member)
-    moved: list[pb.MemberPosting] = list(call.pages(call.ledger.ListPostings, request, "postings"))
-    asset = asset or call.currency
-    postings = [one for one in moved if one.amount.currency == asset]
-    others = sorted({one.amount.currency for one in moved} - {asset})
-    shown = postings[-limit:] if limit else postings
-    opening, closing = _sums(postings[: len(postings) - len(shown)]), _sums(postings)
-    if call.as_json:
-        document = {"member_id": member, "currency": asset, "opening_minor": opening}
-        return terminal.print_json(document | {"postings": [terminal.plain(one) for one in shown], "closing_minor": closing})
-
-    def ends(name: str, sums: dict[str, int]) -> list[tuple[Cell, ...]]:
-        return [("", "", name if not number else "", account, None, sum_) for number, (account, sum_) in enumerate(sums.items())]
-
-    rows = ends("opening", opening)
-    for one in shown:
-        told = f"{one.type.removesuffix('.v1')} {one.stream.partition('/')[2]}"
-        account = terminal.word(log.Account, one.account)
-        at = f"{one.occurred_at.ToDatetime():%Y-%m-%d %H:%M}"
-        rows.append((one.posting_id, at, told, account, one.amount.minor_units, one.balance_after.minor_units))
-    rows += ends("closing", closing)
-    columns = [Column("posting"), Column("at (UTC)"), Column("fact"), Column("account")]
-    columns += [Column("amount", money=asset), Column("balance", money=asset)]
-    terminal.table(columns, rows, ("", "", "net", "", None, sum(closing.values())))
-    if others:
-        terminal.notice(f"{member} also has postings of {', '.join(others)}; see them with --asset")
-
-
-def _sums(postings: list["pb.MemberPosting"]) -> dict[str, int]:
-    """Balance by account, of the accounts that were ever moved; of none at all, a pending zero: every statement opens at 0."""
-    sums: dict[str, int] = {}
-    for one in postings:
-        account = terminal.word(log.Account, one.account)
-        sums[account] = sums.get(account, 0) + one.amount.minor_units
-    return sums or {"pending": 0}
 
 
 @command(app)

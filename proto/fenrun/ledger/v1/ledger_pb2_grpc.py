@@ -187,6 +187,11 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.FromString,
                 _registered_method=True)
+        self.GetStatement = channel.unary_stream(
+                '/fenrun.ledger.v1.LedgerService/GetStatement',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/Explain',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ExplainRequest.SerializeToString,
@@ -438,6 +443,14 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatement(self, request, context):
+        """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+        Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN.
         """
@@ -612,6 +625,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ListPostings,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -1442,6 +1460,33 @@ class LedgerService:
             '/fenrun.ledger.v1.LedgerService/ListPostings',
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.SerializeToString,
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/GetStatement',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -131,6 +131,10 @@ class LedgerServiceStub:
     """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    GetStatement: _grpc.UnaryStreamMultiCallable[_ledger_pb2.GetStatementRequest, _ledger_pb2.GetStatementResponse]
+    """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+    Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]
@@ -243,6 +247,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]  # type: ignore[assignment]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    GetStatement: _aio.UnaryStreamMultiCallable[_ledger_pb2.GetStatementRequest, _ledger_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+    Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]  # type: ignore[assignment]
@@ -532,6 +540,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListPostingsResponse, _abc.Awaitable[_ledger_pb2.ListPostingsResponse]]:
         """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _ledger_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_pb2.GetStatementResponse], _abc.AsyncIterator[_ledger_pb2.GetStatementResponse]]:
+        """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+        Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+        """
 
     @_abc_1.abstractmethod
     def Explain(
