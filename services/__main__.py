@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from services.audit.cli import app as audit
 from services.console.client import DataDir, one_sentence
 from services.importer.cli import app as importer
 from services.ledger.cli import app as ledger
@@ -24,7 +25,7 @@ app = typer.Typer(
 def serve(
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")] = None,
     service: Annotated[
-        Literal["all", "ledger", "referral", "statistics"] | None, typer.Option(help="One service alone. Default: all.")
+        Literal["all", "ledger", "referral", "statistics", "audit"] | None, typer.Option(help="One service alone. Default: all.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -37,7 +38,7 @@ def serve(
         composition.serve(Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
-for service in (ops, referral, ledger, statistics, importer):
+for service in (ops, referral, ledger, statistics, audit, importer):
     app.add_typer(service)
 
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import grpc
 import psycopg
 import structlog
+from fenrun.audit.v1 import audit_pb2, audit_pb2_grpc
 from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
 from fenrun.referral.v1 import referral_pb2, referral_pb2_grpc
@@ -31,6 +32,14 @@ from grpc_reflection.v1alpha import reflection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
+from services.audit import projection as audit_projection
+from services.audit import signing
+from services.audit.checkpointing import Checkpointer, Policy
+from services.audit.domain.checkpoint import NoteMalformed
+from services.audit.projection import Tree
+from services.audit.publishing import Directory
+from services.audit.signing import KeyFileInvalid, Keys
+from services.audit.transport import AuditTransport
 from services.ledger import application as ledger_application
 from services.ledger import projection as ledger_projection
 from services.ledger import transport as ledger_transport
@@ -45,7 +54,7 @@ from services.referral.application import Referral
 from services.referral.transport import ReferralTransport
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.eventlog import Connection
-from services.runtime.following import Follower
+from services.runtime.following import Followed, Follower
 from services.runtime.migrations import MigrationChanged, migrate
 from services.runtime.settings import Settings
 from services.runtime.watching import Watchers
@@ -59,12 +68,12 @@ log = structlog.get_logger()
 
 # The role that everything but migrations runs as; see deploy/postgres/roles.sql.
 SERVICE_ROLE = "fenrun_service"
-SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "statistics": statistics_pb2, "ops": ops_pb2}
+SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "statistics": statistics_pb2, "audit": audit_pb2, "ops": ops_pb2}
 # Orders of 10,000 lines in batches of 500 are refused by size before they exhaust memory.
 LARGEST_MESSAGE = 64 * 1024 * 1024
 # What each service takes in bulk.
 FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
-MIGRATIONS = (ledger_application.SQL, referral_application.SQL, statistics_projection.SQL)
+MIGRATIONS = (ledger_application.SQL, referral_application.SQL, statistics_projection.SQL, audit_projection.SQL)
 # A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
 # the return of its database.
 RECONNECT_S = 5
@@ -133,6 +142,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     Raises CannotServe.
     """
     refuse_taken(listen)
+    keys = checkpoint_keys(settings)
     pool = AsyncConnectionPool(
         patient_dsn(service_dsn(dsn)),
         min_size=1,
@@ -160,19 +170,30 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
             raise
 
     watchers, ledger = Watchers(), Ledger()
-    # The process that offers the statistics follows the log for them.
-    follows = (Statistics(),) if settings.service in ("statistics", "all") else ()
-    follower = Follower(connect, follows, f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}", settings.lease_s)
+    # The process that offers the statistics follows the log for them, and so with the audit.
+    offers = {name for name in SERVICES if settings.service in (name, "all")}
+    follows: list[Followed] = [Statistics()] if "statistics" in offers else []
+    follows += [Tree()] if "audit" in offers else []
+    holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+    follower = Follower(connect, follows, holder, settings.lease_s)
+    directory = Directory(settings.checkpoint_dir) if settings.checkpoint_dir else None
+    checkpointer = None
+    if keys and keys.signing and "audit" in offers:
+        policy = Policy(settings.checkpoint_entries, settings.checkpoint_seconds)
+        checkpointer = Checkpointer(connect, keys, directory, policy, holder, now_us)
 
     def appended(program_id: str) -> None:
         watchers.appended(program_id)
         follower.appended(program_id)
+        if checkpointer:
+            checkpointer.appended(program_id)
 
     writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
     registered = (
         Registered(ledger.read, ledger_projection.folding, ledger_projection.VIEWS),
         Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
-        Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME),
+        Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
+        Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),
     )
     options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
     grpc_server = grpc.aio.server(options=options)
@@ -183,8 +204,10 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)
     if settings.service in ("referral", "all"):
         referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer), grpc_server)
-    if follows:
+    if "statistics" in offers:
         statistics_pb2_grpc.add_StatisticsServiceServicer_to_server(StatisticsTransport(connect, follower), grpc_server)
+    if "audit" in offers:
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditTransport(connect, keys, directory is not None), grpc_server)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, grpc_server)
     names = [
@@ -202,6 +225,8 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
     await pool.open()
     try:
         follower.start()
+        if checkpointer:
+            checkpointer.start()
         await grpc_server.start()
         for name in ["", *names]:
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -213,8 +238,25 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         await grpc_server.stop(settings.drain_s)
         # Every caller has been answered or cut off by now; what is left is an append that the database does not finish.
         await writer.close(CLOSING_S)
+        if checkpointer:
+            await checkpointer.close(CLOSING_S)
         await follower.close(CLOSING_S)
         await pool.close()
+
+
+def checkpoint_keys(settings: Settings) -> Keys | None:
+    """The keys that the settings name. Raises CannotServe."""
+    if settings.checkpoint_key and settings.checkpoint_key_file:
+        raise CannotServe("two keys for checkpoints are given: set FENRUN_CHECKPOINT_KEY_FILE or FENRUN_CHECKPOINT_KEY, not both")
+    try:
+        if settings.checkpoint_key:
+            # One line or several, as environments have them.
+            return Keys.parse("\n".join(settings.checkpoint_key.get_secret_value().split()))
+        return signing.load(settings.checkpoint_key_file) if settings.checkpoint_key_file else None
+    except NoteMalformed as error:
+        raise CannotServe(f"FENRUN_CHECKPOINT_KEY: {error}") from error
+    except KeyFileInvalid as error:
+        raise CannotServe(str(error)) from error
 
 
 def refuse_taken(listen: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
-SERVICE_NAMES = ("ledger", "referral", "statistics", "ops")
+SERVICE_NAMES = ("ledger", "referral", "statistics", "audit", "ops")
 PURE = sorted([*SERVICES.glob("kernel/**/*.py"), *SERVICES.glob("*/domain/**/*.py")])
 CLOCKS_AND_DICE = {"time", "random", "secrets", "uuid", "os", "socket", "threading", "asyncio"}
 

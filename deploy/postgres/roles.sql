@@ -16,7 +16,7 @@ exception
   when duplicate_object or unique_violation then null;
 end $$;
 
-grant usage on schema fenrun, ledger, referral, statistics to fenrun_service;
+grant usage on schema fenrun, ledger, referral, statistics, audit to fenrun_service;
 grant select, insert on fenrun.entries, fenrun.replaced_rows to fenrun_service;
 grant select, insert on fenrun.programs to fenrun_service;
 grant update (head_position, head_hash, head_recorded_us) on fenrun.programs to fenrun_service;
@@ -24,5 +24,9 @@ grant select on fenrun.migrations, fenrun.readable_entries to fenrun_service;
 grant select, insert, update, delete on fenrun.followed, fenrun.quarantined to fenrun_service;
 -- Views are rebuilt from the log at will; only the log is for ever.
 grant select, insert, update, delete on all tables in schema ledger, referral, statistics to fenrun_service;
-grant execute on all functions in schema fenrun, ledger, referral, statistics to fenrun_service;
+grant select, insert, update, delete on audit.nodes, audit.refusals to fenrun_service;
+-- Like the log, and unlike views, checkpoints are only ever added.
+grant select, insert on audit.checkpoints to fenrun_service;
+revoke update, delete, truncate on audit.checkpoints from fenrun_service;
+grant execute on all functions in schema fenrun, ledger, referral, statistics, audit to fenrun_service;
 revoke update, delete, truncate on fenrun.entries from fenrun_service;

@@ -25,6 +25,7 @@ from services.runtime.currency import to_minor
 
 if TYPE_CHECKING:
     import grpc
+    from fenrun.audit.v1.audit_pb2_grpc import AuditServiceStub
     from fenrun.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
     from fenrun.ops.v1.ops_pb2_grpc import OpsServiceStub
     from fenrun.referral.v1.referral_pb2_grpc import ReferralServiceStub
@@ -159,6 +160,7 @@ class Connection:
 
     def _open(self) -> None:
         import grpc
+        from fenrun.audit.v1.audit_pb2_grpc import AuditServiceStub
         from fenrun.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
         from fenrun.ops.v1.ops_pb2_grpc import OpsServiceStub
         from fenrun.referral.v1.referral_pb2_grpc import ReferralServiceStub
@@ -171,6 +173,7 @@ class Connection:
         self.referral: ReferralServiceStub = ReferralServiceStub(self.channel)
         self.ops: OpsServiceStub = OpsServiceStub(self.channel)
         self.statistics: StatisticsServiceStub = StatisticsServiceStub(self.channel)
+        self.audit: AuditServiceStub = AuditServiceStub(self.channel)
 
     def answers(self) -> bool:
         import grpc
@@ -268,6 +271,10 @@ class Call:
     @property
     def statistics(self) -> "StatisticsServiceStub":
         return self.connection.statistics
+
+    @property
+    def audit(self) -> "AuditServiceStub":
+        return self.connection.audit
 
     @functools.cached_property
     def currency(self) -> str:

@@ -21,6 +21,7 @@ from fenrun.log.v1 import log_pb2 as log
 from fenrun.referral.v1 import referral_pb2 as referral
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.kernel.names import nameable
 from services.kernel.times import from_text
 
 
@@ -62,7 +63,7 @@ def _whole(text: str) -> int:
 
 
 def _tier(text: str) -> str:
-    if not 1 <= len(text) <= 100 or not text.isprintable() or any(sign.isspace() for sign in text):
+    if not nameable(text):
         raise ValueError(f"{text!r} is not a tier: 1 to 100 printable characters without space")
     return text
 

@@ -315,6 +315,13 @@ class AssetUnknown(Refusal):
         super().__init__(f"there is no asset {asset!r}; there are {', '.join(known)}", asset=asset, known=",".join(known))
 
 
+class CheckpointUnknown(Refusal):
+    reason = "CHECKPOINT_UNKNOWN"
+
+    def __init__(self, sentence: str, program_id: str, size: int) -> None:
+        super().__init__(sentence, program_id=program_id, size=size)
+
+
 class Unavailable(Refusal):
     reason = "UNAVAILABLE"
 

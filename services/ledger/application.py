@@ -78,8 +78,11 @@ class Ledger:
         return LedgerChanges()
 
     async def plans(self, connection: Connection, program_id: str) -> list[PlanVersion]:
-        """Every published plan version, oldest first. They never change, so each is read and parsed once."""
-        positions = await eventlog.plan_positions(connection, program_id)
+        """Every published plan version, oldest first."""
+        return await self._plans_at(connection, program_id, await eventlog.plan_positions(connection, program_id))
+
+    async def _plans_at(self, connection: Connection, program_id: str, positions: Sequence[int]) -> list[PlanVersion]:
+        """They never change, so each is read and parsed once."""
         found = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
         if len(found) < len(positions):
             for stored in await eventlog.at(connection, program_id, [position for position in positions if position not in found]):
@@ -96,7 +99,7 @@ class Ledger:
     async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str]) -> Books:
         """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
         books = Books(complete=False, currency=head.currency, position=head.position, closed_periods=None)
-        books.plans = await self.plans(connection, head.program_id)
+        books.plans = await self._plans_at(connection, head.program_id, head.plans)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
         return books
 

@@ -23,6 +23,7 @@ from services.ledger.domain.books import (
     tier_changes,
 )
 from services.ledger.domain.facts import (
+    Account,
     BindingCorrected,
     BindingLock,
     HoldLifted,
@@ -89,10 +90,12 @@ class LedgerChanges:
         sums: dict[str, int] = {}
         for account, holder, amount, asset in getattr(decision, "postings", ()):
             sums[asset] = sums.get(asset, 0) + amount
+            if account <= Account.DEBT:
+                continue
             if account in COMPANY_ACCOUNTS:
                 key = (asset, int(account))
                 self._company[key] = self._company.get(key, 0) + amount
-            elif account in APART_ACCOUNTS:
+            else:
                 apart = (holder, asset, int(account))
                 self._apart[apart] = self._apart.get(apart, 0) + amount
         assert not any(sums.values()), f"the postings of {entry.stream} do not sum to zero: {sums}"

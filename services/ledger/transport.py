@@ -1,19 +1,17 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
 import contextlib
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
-import yaml
 from fenrun.ledger.v1 import ledger_pb2 as pb
 from fenrun.ledger.v1 import ledger_pb2_grpc
 from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
+from services.kernel.names import nameable
 from services.kernel.refusals import (
     AssetUnknown,
     Malformed,
@@ -27,11 +25,12 @@ from services.kernel.refusals import (
 from services.kernel.times import to_text
 from services.ledger import codec, explaining, simulating, statements, telling, views
 from services.ledger.application import Ledger, orders_due
+from services.ledger.documents import Documents, draft, simulated
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.books import fold_period
-from services.ledger.domain.lint import Finding, lint, refusing
-from services.ledger.domain.plan import Plan, PlanVersion, canonical, content_hash, parse
+from services.ledger.domain.lint import Finding, beside, refusing, together
+from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.simulating import Report
 from services.ledger.past import Sums, TrialBalances
 from services.runtime import eventlog, tokens
@@ -59,46 +58,6 @@ LARGEST_ADJUSTMENT = 10**15
 Item = TypeVar("Item")
 
 
-class PlanLoader(yaml.SafeLoader):
-    """YAML without surprises: a key written twice is refused, and so are aliases (a few lines of them can mean gigabytes); times stay the
-    text they are written as, and so do on, off, yes, no, which YAML 1.1 takes for booleans and this format for words."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise PlanInvalid("document", "uses a YAML alias; write it out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise PlanInvalid("document", f"key {key!r} is not text")
-            if key in seen:
-                raise PlanInvalid(key, "is written twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-PlanLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-PlanLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), ["t", "f"])
-
-
-def read_document(text: str) -> Any:
-    """A plan document's YAML as plain values. Raises PlanInvalid."""
-    try:
-        return yaml.load(text, PlanLoader)  # PlanLoader is a SafeLoader
-    except PlanInvalid:
-        raise
-    except Exception as error:
-        # PyYAML answers odd scalars (!!bool of no bool, !!int of nothing) with whatever Python raises; all of it is the document's fault.
-        problem = " ".join(str(error).split())[:300]
-        raise PlanInvalid("document", f"is not YAML: {problem}") from None
-
-
 class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     def __init__(self, connect: Connect, writer: Writer, ledger: Ledger, dsn: str) -> None:
         self._connect = connect
@@ -107,6 +66,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         # One simulation takes a core for itself: two at once, and others wait.
         self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
         self._trial_balances = TrialBalances(dsn)
+        self._documents = Documents()
 
     # ------------------------------------------------------------ orders
 
@@ -318,19 +278,18 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def PublishPlan(self, request: pb.PublishPlanRequest, context: Context) -> pb.PublishPlanResponse:
-        document = read_document(request.document)
-        plan = parse(document)
         published_us = moment("published_at", request.published_at)
-        from_us = _begins(plan, published_us)
-        text = canonical(document)
-        if request.expected_content_hash and request.expected_content_hash != content_hash(text):
-            raise PlanChanged(request.expected_content_hash.hex(), content_hash(text).hex())
-        fact = f.PlanPublished(plan.plan_id, plan.version, text, from_us, plan.effective_until_us)
-        outcome = await self._writer.submit(request.program_id, c.PublishPlan(fact, published_us, linted=True), actor(context))
+        plan, text, hashed, findings, refused = await self._documents.run(draft, request.document, published_us)
+        if request.expected_content_hash and request.expected_content_hash != hashed:
+            raise PlanChanged(request.expected_content_hash.hex(), hashed.hex())
+        assert plan.effective_from_us is not None, "a draft begins at some time"
+        fact = f.PlanPublished(plan.plan_id, plan.version, text, plan.effective_from_us, plan.effective_until_us)
+        command = c.PublishPlan(fact, published_us, linted=True, refused=refused)
+        outcome = await self._writer.submit(request.program_id, command, actor(context))
         entry = outcome.entries[0]
         async with self._connect() as connection:
             plans = await self._ledger.plans(connection, request.program_id)
-        findings = lint(replace(plan, effective_from_us=from_us), _before(plans, plan))
+        findings = together(findings, beside(plan, _before(plans, plan)))
         return pb.PublishPlanResponse(
             receipt=receipt(outcome, entry),
             plan_id=plan.plan_id,
@@ -342,11 +301,11 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @streaming
     async def SimulatePlan(self, request: pb.SimulatePlanRequest, context: Context) -> AsyncIterator[pb.SimulatePlanResponse]:
-        draft = parse(read_document(request.document))
+        plan = await self._documents.run(simulated, request.document)
         from_us, to_us = _span(request)
 
         def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
-            return simulating.simulate(connection, request.program_id, draft, from_us, to_us, progress)
+            return simulating.simulate(connection, request.program_id, plan, from_us, to_us, progress)
 
         async with contextlib.aclosing(self._simulations.follow(work)) as steps:
             async for step in steps:
@@ -365,7 +324,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             await eventlog.head(connection, request.program_id)
             plans = await self._ledger.plans(connection, request.program_id)
-        return validated(request.document, plans)
+        return await self._documents.run(validated, request.document, plans)
 
     @unary
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
@@ -511,31 +470,24 @@ def _chosen(plans: Sequence[PlanVersion], request: pb.GetPlanRequest) -> PlanVer
     return found
 
 
-def validated(text: str, plans: Sequence[PlanVersion]) -> pb.ValidatePlanResponse:
+def validated(document: str, plans: Sequence[PlanVersion]) -> pb.ValidatePlanResponse:
     """What there is to say of a draft beside the versions published already. Raises PlanInvalid."""
-    document = read_document(text)
-    plan = parse(document)
     # A plan that says no beginning would begin when it is published: now.
-    from_us = _begins(plan, time.time_ns() // 1000)
+    plan, _, hashed, alone, refused = draft(document, time.time_ns() // 1000)
     earlier = _before(plans, plan)
-    findings = lint(replace(plan, effective_from_us=from_us), earlier)
+    # What is published already is never refused.
+    published = len(earlier) < len(plans)
+    if isinstance(refused, PlanInvalid) and not published:
+        raise refused
+    findings = together(alone, beside(plan, earlier))
     return pb.ValidatePlanResponse(
         plan_id=plan.plan_id,
         version=plan.version,
-        content_hash=content_hash(canonical(document)),
+        content_hash=hashed,
         findings=[finding_message(finding) for finding in findings],
-        # What is published already is never refused.
-        publishable=len(earlier) < len(plans) or refusing(findings) is None,
+        publishable=published or refusing(findings) is None,
         sentences=telling.tell(plan),
     )
-
-
-def _begins(plan: Plan, published_us: int) -> int:
-    """When a plan that is published at a time comes into force."""
-    from_us = published_us if plan.effective_from_us is None else plan.effective_from_us
-    if plan.effective_until_us is not None and plan.effective_until_us <= from_us:
-        raise PlanInvalid("effective.until", f"{to_text(plan.effective_until_us)} is not after the plan begins, {to_text(from_us)}")
-    return from_us
 
 
 def _before(plans: Sequence[PlanVersion], plan: Plan) -> Sequence[PlanVersion]:
@@ -584,6 +536,8 @@ def follow_up(told: pb.FollowUp) -> c.CompleteOrder | c.RefundOrder:
 
 
 def record_task(request: pb.RecordTaskRequest) -> c.RecordTask:
+    if not nameable(request.task):
+        raise Malformed("task", f"task: {request.task!r} must be 1 to 100 printable characters without space, so that a plan can name it")
     return c.RecordTask(f.TaskDone(request.task_id, request.member_id, request.task), moment("done_at", request.done_at))
 
 

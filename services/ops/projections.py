@@ -31,13 +31,15 @@ LOCK_TIMEOUT = "30s"
 class Registered:
     """What a service registers: how to read an entry, and how its views are folded from nothing.
 
-    `followed_as` is the name they are followed under, all with one position; empty: they are inline.
+    `followed_as` is the name they are followed under, all with one position; empty: they are inline. `skips` says whether they may go past
+    an entry that cannot be folded.
     """
 
     read: Callable[[Stored], Entry]
     folding: Callable[[], Folding]
     views: tuple[View, ...]
     followed_as: str = ""
+    skips: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
         try:
             folding.add(service.read(stored))
         except Exception as error:
-            if not service.followed_as:
+            if not service.skips:
                 raise
             poison[stored.position] = describe(error)
 

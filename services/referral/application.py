@@ -69,14 +69,13 @@ class Referral:
         """The roster as far as these commands look."""
         program_id = head.program_id
         roster = Roster(complete=False, position=head.position, seat_tiers=set())
-        positions = await eventlog.plan_positions(connection, program_id)
-        plans = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
-        if len(plans) < len(positions):
-            for stored in await eventlog.at(connection, program_id, [position for position in positions if position not in plans]):
+        plans = {position: known for position in head.plans if (known := self._plans.get((program_id, position)))}
+        if len(plans) < len(head.plans):
+            for stored in await eventlog.at(connection, program_id, [position for position in head.plans if position not in plans]):
                 plans[stored.position] = self._plans[(program_id, stored.position)] = codec.read(stored).fact
             while len(self._plans) > PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-        roster.plans = [plans[position] for position in positions]
+        roster.plans = [plans[position] for position in head.plans]
         facts: list[str] = []
         members: set[str] = set()
         # Members whose whole path is needed, to see that no circle closes.

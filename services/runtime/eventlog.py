@@ -15,6 +15,8 @@ from services.runtime.stored import Stored
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
+# '0' is the character after '/'.
+_IS_PLAN = "stream >= 'plan/' and stream < 'plan0'"
 COLUMNS = "program_id, position, stream, stream_version, type, fact_id, occurred_us, recorded_us, actor, fact, decision, hash"
 
 
@@ -30,6 +32,8 @@ class Head(NamedTuple):
     position: int
     hash: bytes
     recorded_us: int
+    # Where its plan versions stand, oldest first.
+    plans: tuple[int, ...] = ()
 
 
 class Fold(NamedTuple):
@@ -67,13 +71,18 @@ def _element(value: int | str | bool | None) -> str:
 
 async def head(connection: Connection, program_id: str, lock: bool = False) -> Head:
     """The head row; with `lock` nobody else appends until the transaction ends. Raises ProgramUnknown."""
-    statement = "select program_id, currency, head_position, head_hash, head_recorded_us from fenrun.programs where program_id = %s"
-    cursor = await connection.execute(statement + (" for update" if lock else ""), [program_id])
+    statement = (
+        "select program_id, currency, head_position, head_hash, head_recorded_us,"
+        f" array(select position from fenrun.entries e where e.program_id = p.program_id and {_IS_PLAN} order by position)"
+        f" from fenrun.programs p where program_id = %s{' for update' if lock else ''}"
+    )
+    cursor = await connection.execute(statement.encode(), [program_id])
     row = await cursor.fetchone()
     # A program without a currency is the eventsourcing library's own (runtime/recorder.py); no service of ours writes to it.
     if row is None or not row[1]:
         raise ProgramUnknown(program_id)
-    return Head(*row)
+    program_id, currency, position, hash_, recorded_us, plans = row
+    return Head(program_id, currency, position, hash_, recorded_us, tuple(plans))
 
 
 async def create_program(connection: Connection, first: Stored, currency: str) -> bool:
@@ -128,10 +137,9 @@ async def facts(connection: Connection, program_id: str, fact_ids: Sequence[str]
 
 
 async def plan_positions(connection: Connection, program_id: str) -> list[int]:
-    """Where the program's plan versions stand in the log, oldest first. '0' is the character after '/'."""
+    """Where the program's plan versions stand in the log, oldest first."""
     cursor = await connection.execute(
-        "select position from fenrun.entries where program_id = %s and stream >= 'plan/' and stream < 'plan0' order by position",
-        [program_id],
+        f"select position from fenrun.entries where program_id = %s and {_IS_PLAN} order by position".encode(), [program_id]
     )
     return [position for (position,) in await cursor.fetchall()]
 
@@ -218,13 +226,22 @@ def store(before: Head, draft: Draft, stream_version: int, written: tuple[str, b
     )
 
 
+def after(before: Head, stored: Stored) -> Head:
+    """The head once an entry is appended."""
+    plans = (*before.plans, stored.position) if stored.stream.startswith("plan/") else before.plans
+    return Head(before.program_id, before.currency, stored.position, stored.hash, stored.recorded_us, plans)
+
+
 def beginning(program_id: str, currency: str) -> Head:
     """The head of a log before its first entry."""
     return Head(program_id, currency, 0, GENESIS, 0)
 
 
 async def append(connection: Connection, expected: Head, entries: Sequence[Stored], changes: Iterable[Changes]) -> None:
-    """Appends entries and folds every inline view, in one statement and so one transaction. Raises HeadMoved, and then wrote nothing."""
+    """Appends entries and folds every inline view, in one statement and so one transaction.
+
+    Raises HeadMoved, and then wrote nothing, unless the log still ends with the very entry that was expected.
+    """
     calls, values, last = [], [], entries[-1]
     for change in changes:
         for fold in change.folds():
@@ -235,6 +252,7 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         *values,
         expected.program_id,
         expected.position,
+        expected.hash,
         last.hash,
         last.recorded_us,
         array([e.stream for e in entries]),
@@ -249,8 +267,8 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         [e.hash for e in entries],
     ]
     statement = (
-        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %s, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[],"
-        " %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]) as h(base)"
+        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[],"
+        " %s::bigint[], %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]) as h(base)"
     )
     try:
         await connection.execute(statement.encode(), parameters)

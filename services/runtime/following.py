@@ -13,7 +13,8 @@ An entry whose fold raises is a poison entry. The batch is halved until the entr
 (fenrun.quarantined) and the projection goes on past it: to this projection the entry is not in the log. An entry that needs it, such as
 the refund of an order in quarantine, cannot be folded either and follows it there. Verifying leaves out the same entries, and says how
 many; rebuilding tries them again. Only the fold's own errors and values that PostgreSQL cannot hold count as poison. A database that is
-away, or a table that is missing, is nobody's fault in the log: that is tried again.
+away, or a table that is missing, is nobody's fault in the log: that is tried again. A projection that must hold every entry says so
+(`skips`): nothing of it goes into quarantine, it stands still and is tried again, visibly, until somebody puts it right.
 """
 
 import asyncio
@@ -50,12 +51,17 @@ PATIENCE_S = 2.0
 # Pauses after a failure that is not the log's fault, doubling from the first to the last.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 LONGEST_ERROR = 500
+# How long the follower rests after a round that left nothing behind, unless somebody waits for a projection: where orders come one by one,
+# a batch for each of them costs the server more than they do.
+REST_S = 0.1
 
 
 class Followed(Protocol):
     """A projection, as the follower sees it."""
 
     name: str
+    # Whether it may go past an entry that it cannot fold.
+    skips: bool
 
     async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
         """Folds the entries after the position reached into its tables, inside the caller's transaction.
@@ -108,6 +114,8 @@ class Follower:
         self._holder = holder
         self._lease_s = lease_s
         self._news = asyncio.Event()
+        # Somebody waits for a projection, or the server is stopping.
+        self._hurry = asyncio.Event()
         self._moved = Watchers()
         # Programs to look at in the next round, and those to look at with each poll until the time given.
         self._wanted: set[str] = set()
@@ -143,6 +151,7 @@ class Follower:
         """Stops after the batches under way, but no later than this, and gives the leases back so that others need not wait for them."""
         self._closing = True
         self._news.set()
+        self._hurry.set()
         self._moved.close()
         if self._task is None:
             return
@@ -169,6 +178,7 @@ class Follower:
                     return
                 if left_s <= 0 or self._closing:
                     raise NotFreshEnough(position, come_to)
+                self._hurry.set()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
         finally:
@@ -179,6 +189,7 @@ class Follower:
     async def _run(self) -> None:
         while not self._closing:
             self._news.clear()
+            self._hurry.clear()
             more = False
             try:
                 more = await self._round()
@@ -188,7 +199,10 @@ class Follower:
                 log.exception("follower.failed")
             if not more:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), POLL_S)
+                    await asyncio.wait_for(self._hurry.wait(), REST_S)
+                if not self._hurry.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), POLL_S)
 
     async def _round(self) -> bool:
         """One batch for each program that lags; whether there is more to do at once."""
@@ -245,7 +259,7 @@ class Follower:
         return [Lag(*row) for row in await cursor.fetchall()]
 
     async def _one(self, lag: Lag) -> bool:
-        """One batch of one projection in one program; whether there may be more. Never raises but for cancellation."""
+        """One batch of one projection in one program; whether there is more. Never raises but for cancellation."""
         key = (lag.projection, lag.program_id)
         loop = asyncio.get_running_loop()
         try:
@@ -288,31 +302,36 @@ class Follower:
     # ---------------------------------------------------------------- one batch
 
     async def _batch(self, projection: Followed, program_id: str) -> bool | None:
-        """Folds one batch; whether there was anything to fold. None: somebody else follows this program. Raises Poisoned, psycopg.Error."""
+        """Folds one batch; whether more was there to fold. None: somebody else follows this program. Raises Poisoned, psycopg.Error."""
         limit = self._limits.get((projection.name, program_id), BATCH)
         async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
-            position = await self._take(connection, projection.name, program_id)
-            if position is None:
+            taken = await self._take(connection, projection.name, program_id)
+            if taken is None:
                 return None
+            position, head_position = taken
             entries = await eventlog.read_batch(connection, program_id, position, limit, BATCH_BYTES)
             if not entries:
                 return False
             try:
                 await projection.fold(connection, program_id, entries)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
+                if not projection.skips:
+                    raise
                 raise Poisoned(entries, error) from error
             except (*DATABASE_LOST, psycopg.Error, MemoryError):
                 raise
             except Exception as error:
+                if not projection.skips:
+                    raise
                 raise Poisoned(entries, error) from error
             await self._advance(connection, projection.name, program_id, entries[-1].position)
-        return True
+        return entries[-1].position < head_position
 
     async def _quarantine(self, lag: Lag, entry: Stored, error: Exception) -> None:
         """Goes past an entry, if the projection still stands before it."""
         async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
-            position = await self._take(connection, lag.projection, lag.program_id)
-            if position != entry.position - 1:
+            taken = await self._take(connection, lag.projection, lag.program_id)
+            if taken is None or taken[0] != entry.position - 1:
                 return
             await connection.execute(
                 "insert into fenrun.quarantined (program_id, projection, position, error) values (%s, %s, %s, %s)"
@@ -329,15 +348,17 @@ class Follower:
             error=describe(error),
         )
 
-    async def _take(self, connection: Connection, projection: str, program_id: str) -> int | None:
-        """Locks the tracking row and gives its position; None while somebody else holds the lease or the row. Never waits for them."""
+    async def _take(self, connection: Connection, projection: str, program_id: str) -> tuple[int, int] | None:
+        """Locks the tracking row; gives its position and that of the log. None while somebody else holds the lease or the row, and without
+        waiting for them."""
         # What a batch reads, it reads by key. A plan that was made while a table was small must not walk it when it has grown.
         await connection.execute(
             "select set_config('statement_timeout', %s, true), set_config('enable_seqscan', 'off', true)", [f"{BATCH_TIMEOUT_S - 5}s"]
         )
         find: Any = (
-            "select position from fenrun.followed where program_id = %s and projection = %s"
-            " and (holder = %s or held_until < clock_timestamp()) for update skip locked"
+            "select f.position, p.head_position from fenrun.followed f join fenrun.programs p on p.program_id = f.program_id"
+            " where f.program_id = %s and f.projection = %s and (f.holder = %s or f.held_until < clock_timestamp())"
+            " for update of f skip locked"
         )
         parameters = [program_id, projection, self._holder]
         row = await (await connection.execute(find, parameters)).fetchone()
@@ -346,7 +367,7 @@ class Follower:
                 "insert into fenrun.followed values (%s, %s, 0, %s, '-infinity') on conflict do nothing", [program_id, projection, ""]
             )
             row = await (await connection.execute(find, parameters)).fetchone() if made.rowcount else None
-        return int(row[0]) if row else None
+        return (int(row[0]), int(row[1])) if row else None
 
     async def _advance(self, connection: Connection, projection: str, program_id: str, position: int) -> None:
         await connection.execute(

@@ -202,7 +202,7 @@ class LibraryProgramRecorder(ProgramRecorder):
         if expected is None:
             # In the transaction of its first entries: nobody ever sees the program empty.
             beginning = eventlog.beginning(self.program_id, NO_CURRENCY)
-            connection.execute("insert into fenrun.programs values (%s, %s, %s, %s, %s) on conflict do nothing", beginning)
+            connection.execute("insert into fenrun.programs values (%s, %s, %s, %s, %s) on conflict do nothing", beginning[:5])
             expected = self._head(connection, lock=True)
             assert expected is not None
         if expected.currency != NO_CURRENCY:
@@ -215,11 +215,12 @@ class LibraryProgramRecorder(ProgramRecorder):
             entries.append(stored)
         try:
             connection.execute(
-                "select fenrun.append(%s, %s, %s, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],"
+                "select fenrun.append(%s, %s, %b, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],"
                 " %s::text[], %b::bytea[], %b::bytea[], %b::bytea[])",
                 [
                     self.program_id,
                     expected.position,
+                    expected.hash,
                     before.hash,
                     before.recorded_us,
                     array([e.stream for e in entries]),

@@ -71,13 +71,14 @@ CODES = {
     "PLAN_CHANGED": PRECONDITION,
     "DEPOSIT_EXCEEDS_HELD": PRECONDITION,
     "ASSET_UNKNOWN": PRECONDITION,
+    "CHECKPOINT_UNKNOWN": MISSING,
 }
 
 # What the contract says in patterns, said for people.
 IN_WORDS = {
     "does not match regex pattern `^[!-.0-~]{1,100}$`": "must be 1 to 100 printable ASCII characters without space and slash",
     "does not match regex pattern `^[!-.0-~]{0,100}$`": "must be at most 100 printable ASCII characters without space and slash",
-    "does not match regex pattern `^[^\\s\\p{C}]{1,100}$`": "must be 1 to 100 printable characters without space",
+    "does not match regex pattern `^[^\\p{Z}\\p{C}]{1,100}$`": "must be 1 to 100 printable characters without space",
     "does not match regex pattern `^[A-Z]{3}$`": "must be a three-letter ISO 4217 code, such as CNY",
     "does not match regex pattern `^([A-Z]{3}|[a-z][a-z0-9_-]{0,39})$`": "must be an ISO 4217 code, such as CNY, or the name of points",
     "does not match regex pattern `^[a-z][a-z0-9_-]{0,39}$`": "must be a role's name: a-z, digits, _ and -, beginning with a letter",

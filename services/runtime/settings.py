@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
     data_dir: Path = default_data_dir()
     # HOST:PORT. Other than loopback only when asked for by name; port 0 lets the system choose.
     listen: str = "127.0.0.1:50051"
-    service: Literal["all", "ledger", "referral", "statistics"] = "all"
+    service: Literal["all", "ledger", "referral", "statistics", "audit"] = "all"
     # Where the command line finds a server; None: the embedded default.
     target: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -35,8 +36,17 @@ class Settings(BaseSettings):
     batch_limit: int = 500
     # How long a write is retried while the database cannot be reached, before its caller is told to repeat it.
     retry_for_s: int = 10
-    # How long a server that follows a program for the statistics keeps others from doing so after its last batch, in seconds. When it
+    # How long a server that follows a program (statistics, audit) keeps others from doing so after its last batch, in seconds. When it
     # is killed, another one takes over after that.
     lease_s: float = 5
+    # The key that signs checkpoints: a file made by `fenrun audit key new`, or the lines of one (read from the environment alone, as
+    # secrets are). Neither: no checkpoints are made. Every server that follows the log for the audit needs it.
+    checkpoint_key_file: Path | None = None
+    checkpoint_key: SecretStr | None = None
+    # Where each checkpoint is put as a file; None: they are kept in the database alone, whose owner could then take them away.
+    checkpoint_dir: Path | None = None
+    # A checkpoint is made after so many entries, and otherwise with the first entry so many seconds after the last one.
+    checkpoint_entries: int = 1000
+    checkpoint_seconds: float = 60
     # Seconds that calls under way get to finish when the server stops.
     drain_s: int = 10

@@ -24,6 +24,11 @@ from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
 
+# Programs whose head is remembered; beyond it the one used longest ago goes.
+HEADS_KEPT = 10_000
+# For so many seconds after another process wrote to a program its head is not remembered: it would be wrong as often as not.
+SHARED_S = 10.0
+
 # The connection broke, none could be had, or it leads to a server that only reads (a standby, after a failover): what was asked for may
 # or may not have happened.
 DATABASE_LOST = (
@@ -114,7 +119,11 @@ Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 class Writer:
-    """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits."""
+    """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits.
+
+    It remembers where it left each log, and decides from there without asking. Whoever else appended meanwhile is noticed when this one
+    appends: the head is compared by position and hash. Only an answer without an append has to ask.
+    """
 
     def __init__(
         self,
@@ -135,6 +144,10 @@ class Writer:
         self._appended = appended
         self._sleep = sleep
         self._queues: dict[str, _Queue] = {}
+        # Heads as this process left them, the one used last at the end.
+        self._heads: dict[str, Head] = {}
+        # Programs that another process wrote to lately, and until when this one asks for their heads again each time.
+        self._shared: dict[str, float] = {}
 
     async def submit(self, program_id: str, command: Any, actor: str) -> Outcome:
         """Decides and records one command. Raises its Refusal."""
@@ -185,18 +198,17 @@ class Writer:
         loop = asyncio.get_running_loop()
         contended, waited_s, pause_s = False, 0.0, 0.01
         while batch:
-            began_s = loop.time()
+            began_s, known = loop.time(), self._heads.pop(program_id, None)
             try:
                 async with self._connect() as connection:
-                    done = await self._attempt(connection, program_id, batch, lock=contended)
+                    done = await self._attempt(connection, program_id, batch, known, lock=contended)
                 batch, contended, waited_s, pause_s = batch[done:], False, 0.0, 0.01
             except HeadMoved:
-                # Another process is writing too: the next attempt holds the head while it decides, so that it cannot lose again.
-                contended = True
-            except Refusal as refusal:
-                for item in batch:
-                    _resolve(item, refusal)
-                return
+                # Another process is writing too. Where that came between asking for the head and appending, the next attempt holds the head
+                # while it decides, so that it cannot lose again.
+                contended = known is None
+                self._shared = {other: until_s for other, until_s in self._shared.items() if until_s > began_s}
+                self._shared[program_id] = began_s + SHARED_S
             except DATABASE_LOST as error:
                 # An attempt may have waited for a connection itself.
                 waited_s += loop.time() - began_s
@@ -212,6 +224,13 @@ class Writer:
                 await self._sleep(pause_s)
                 waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
             except Exception as error:
+                if known is not None:
+                    # What was loaded may be newer than the head that was remembered, and not fit it.
+                    continue
+                if isinstance(error, Refusal):
+                    for item in batch:
+                        _resolve(item, error)
+                    return
                 if len(batch) == 1 and isinstance(error, psycopg.DataError):
                     log.warning(
                         "writer.unstorable", program_id=program_id, command=type(batch[0].command).__name__, error=type(error).__name__
@@ -228,25 +247,30 @@ class Writer:
                     await self._settle(program_id, [item], queue)
                 return
 
-    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], lock: bool) -> int:
+    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], known: Head | None, lock: bool) -> int:
         """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
         if lock:
             async with connection.transaction():
-                head = await eventlog.head(connection, program_id, lock=True)
-                done, answers, appended = await self._decide_and_append(connection, head, batch)
+                before = await eventlog.head(connection, program_id, lock=True)
+                answers, after = await self._decide_and_append(connection, before, batch, asked=True)
         else:
-            head = await eventlog.head(connection, program_id)
-            done, answers, appended = await self._decide_and_append(connection, head, batch)
+            before = known or await eventlog.head(connection, program_id)
+            answers, after = await self._decide_and_append(connection, before, batch, asked=known is None)
         # Only now is everything committed.
         for item, answer in zip(batch, answers, strict=False):
             _resolve(item, answer)
-        if appended:
+        if program_id not in self._shared or self._shared[program_id] < asyncio.get_running_loop().time():
+            self._heads[program_id] = after
+            if len(self._heads) > HEADS_KEPT:
+                del self._heads[next(iter(self._heads))]
+        if after.position > before.position:
             self._appended(program_id)
-        return done
+        return len(answers)
 
     async def _decide_and_append(
-        self, connection: Connection, head: Head, batch: Sequence[_Waiting]
-    ) -> tuple[int, list[Outcome | Refusal], int]:
+        self, connection: Connection, head: Head, batch: Sequence[_Waiting], asked: bool
+    ) -> tuple[list[Outcome | Refusal], Head]:
+        """(an answer for each command that was decided, the head after them). `asked`: the head was read just now."""
         if self._by_command[type(batch[0].command)].alone(batch[0].command):
             batch = batch[:1]
         commands: dict[str, list[Any]] = {}
@@ -288,7 +312,7 @@ class Writer:
             for draft, bytes_ in zip(answer, written, strict=True):
                 version = participant.next_version(state, draft.stream)
                 stored = eventlog.store(head, draft, version, bytes_, item.actor, now)
-                head = head._replace(position=stored.position, hash=stored.hash, recorded_us=stored.recorded_us)
+                head = eventlog.after(head, stored)
                 stored_entries.append(stored)
                 for other in self._participants:
                     entry = entry_of(stored, draft.fact, draft.decision) if other is participant else other.read(stored)
@@ -300,10 +324,10 @@ class Writer:
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
             await eventlog.append(connection, expected, stored_entries, changes.values())
-        elif any(isinstance(answer, Refusal) for answer in answers):
+        elif not asked or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
-        return len(answers), answers, len(stored_entries)
+        return answers, head
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
@@ -313,5 +337,5 @@ def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
 
 async def _still_at(connection: Connection, head: Head) -> None:
     """Raises HeadMoved when somebody appended since `head` was read."""
-    if (await eventlog.head(connection, head.program_id)).position != head.position:
+    if (await eventlog.head(connection, head.program_id)).hash != head.hash:
         raise HeadMoved

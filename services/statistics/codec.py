@@ -33,12 +33,12 @@ def _corrected(fact: bytes, _: bytes) -> tuple[f.Corrected, None]:
 
 
 def _shares(shares: Iterable[pb.Share]) -> tuple[f.Share, ...]:
-    return tuple(f.Share(share.rule_index, share.payee, share.amount_minor) for share in shares)
+    return tuple([f.Share(share.rule_index, share.payee, share.amount_minor) for share in shares])
 
 
 def _of_lines(lines: Iterable[pb.LineShares]) -> tuple[f.Share, ...]:
     """Line 0, the order or task as a whole, is one of them."""
-    return _shares(share for line in lines for share in line.shares)
+    return tuple([share for line in lines for share in _shares(line.shares)])
 
 
 def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
@@ -46,10 +46,10 @@ def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
     paid = f.Paid(
         f"order/{told.order_id}",
         decided.plan_position,
-        tuple(person.member_id for person in decided.people),
+        tuple([person.member_id for person in decided.people]),
         _of_lines(decided.lines),
         told.member_id,
-        sum(line.base_minor for line in told.lines),
+        sum([line.base_minor for line in told.lines]),
         _lock(decided.binding_locked) if decided.HasField("binding_locked") else None,
     )
     return paid, None

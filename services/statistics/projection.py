@@ -40,6 +40,7 @@ class Statistics:
     """Implements `runtime.following.Followed`."""
 
     name = NAME
+    skips = True
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, int], tuple[Rule, ...]] = {}

@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 
+import grpc
 import pytest
 from fenrun.ledger.v1 import ledger_pb2
 from fenrun.statistics.v1 import statistics_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.given import Client, line
+from tests.given import Client, line, reason
 
 CAMPAIGN = """
 plan: camp
@@ -60,6 +61,61 @@ def test_a_month_whose_plan_was_replaced_from_its_beginning_on_can_still_be_clos
     client.publish(plain + "rules:\n  - {id: first, kind: generation, generation: 1, rate: 1%}\n", at=6)
     client.close_period("2026-01", 60)
     assert client.balance("ann") == {"pending": 1000, "accrued": 1000}
+
+
+MONTHLY = BY_PERIOD.format(period="month").replace("0001-01-01", "2026-01-01").replace("+08:00", "+00:00")
+REPLACING = """
+plan: ends
+version: 2
+currency: GBP
+{period}
+effective: {{from: "2026-01-15T00:00:00Z"}}
+rules:
+  - {rule}
+"""
+
+
+@pytest.mark.parametrize(
+    ("period", "rule"),
+    [
+        ("", "{id: first, kind: generation, generation: 1, rate: 1%}"),
+        ("period: week", "{id: weekly, kind: volume, brackets: [{from_minor: 0, rate: 2%}]}"),
+    ],
+)
+def test_a_month_begun_under_a_version_that_a_back_dated_one_replaced_can_be_closed(client: Client, period: str, rule: str) -> None:
+    """The plan with rules by the month is in force since January; in February another is published that begins in the middle of January."""
+    client.publish(MONTHLY)
+    client.enroll("ann")
+    client.order("O1", "ann", line(1, 100_000), at=35)
+    client.publish(REPLACING.format(period=period, rule=rule), at=36)
+    client.order("O2", "ann", line(1, 50_000), at=37)
+    assert client.close_period("2026-02", 70).receipt.position
+    assert client.balance("ann") == {"pending": 1000, "accrued": 1000}
+    # Late refunds correct it as they correct any.
+    client.refund("R1", "O1", (1, 1, 100_000), at=75)
+    assert client.balance("ann") == {"accrued": 1000, "reversed": 1000}
+    assert client.differences() == []
+
+
+def test_what_was_sold_late_under_a_plan_that_has_ended_can_be_closed(client: Client) -> None:
+    """An order of January that comes in after January was closed counts in February, and the plan it was sold under ended in between."""
+    client.publish(MONTHLY.replace('"2026-01-01T00:00:00Z"', '"2026-01-01T00:00:00Z", until: "2026-02-01T00:00:00Z"'))
+    client.enroll("ann")
+    client.close_period("2026-01", 40)
+    client.order("O1", "ann", line(1, 100_000), at=5)
+    client.close_period("2026-02", 70)
+    assert client.balance("ann") == {"pending": 1000, "accrued": 1000}
+
+
+def test_a_month_in_which_a_replaced_version_counted_nothing_is_still_no_period_to_close(client: Client) -> None:
+    """A board without sales would book its prizes as breakage."""
+    client.publish(MONTHLY.replace("kind: volume, brackets: [{from_minor: 0, rate: 1%}]", "kind: rank, board: own, places_minor: [500]"))
+    client.enroll("ann")
+    client.publish(REPLACING.format(period="", rule="{id: first, kind: generation, generation: 1, rate: 1%}"), at=20)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.close_period("2026-02", 70)
+    assert reason(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "PERIOD_UNKNOWN")
+    assert not any(client.trial_balance().values())
 
 
 @pytest.mark.parametrize(("period", "period_id"), [("month", "0999-12"), ("week", "1000-W01"), ("day", "0999-12-31")])

@@ -29,7 +29,7 @@ from tests.faults.histories import (
     wrong_with,
 )
 from tests.faults.processes import SHORTLY_S, Server, client_of, program_id, serving
-from tests.given import Client, reason
+from tests.given import TWO_LEVEL, Client, line, reason
 
 SEED = 20261122
 
@@ -162,5 +162,37 @@ def test_of_two_touches_that_close_a_circle_one_wins(servers: tuple[Server, Serv
             loser, winner = (ann, bob) if outcomes[0] else (bob, ann)
             assert (code, why) == (grpc.StatusCode.ABORTED, "BINDING_CYCLE")
             assert values == {"member_id": loser, "referrer_id": winner}
+        assert second.differences() == []
+        assert wrong_with(whole_log(second)) == []
+
+
+def test_a_server_that_remembers_where_it_left_the_log_sees_what_the_other_told(servers: tuple[Server, Server]) -> None:
+    """Each tells in turn what only the other's last fact allows, refuses or repeats; nothing is answered from what it remembered."""
+    program = program_id("in-turn")
+    with client_of(servers[0], program, new=True) as first, client_of(servers[1], program) as second:
+        opening(first)
+        for number in range(20):
+            one, other = (first, second) if number % 2 else (second, first)
+            member = f"member-{number}"
+            with pytest.raises(grpc.RpcError) as unknown:
+                one.order(f"early-{number}", member, line(1, 100))
+            assert reason(unknown.value)[1] == "MEMBER_UNKNOWN"
+            other.enroll(member, "root")
+            assert one.enroll(member, "root").receipt.already_recorded
+            recorded = one.order(f"order-{number}", member, line(1, 100))
+            again = other.order(f"order-{number}", member, line(1, 100))
+            assert again.receipt.already_recorded and again.receipt.position == recorded.receipt.position
+        assert second.differences() == []
+        assert wrong_with(whole_log(second)) == []
+
+
+def test_a_server_that_remembers_too_old_a_head_for_what_it_loads_decides_again(servers: tuple[Server, Server]) -> None:
+    """The other published a plan and recorded an order under it: the refund of that order is told to a server that has heard of neither."""
+    program = program_id("newer")
+    with client_of(servers[0], program, new=True) as first, client_of(servers[1], program) as second:
+        opening(first)
+        second.publish(TWO_LEVEL.replace("version: 1", "version: 2"))
+        second.order("newer", "guide", line(1, 100))
+        assert first.refund("refund", "newer", (1, 1, 100)).receipt.position
         assert second.differences() == []
         assert wrong_with(whole_log(second)) == []

@@ -220,3 +220,34 @@ rules:
   - {id: first, kind: generation, generation: 1, rate: 10%}
   - {id: second, kind: generation, generation: 2, rate: 5%}
 """
+
+
+TASKS = """
+plan: tasks
+version: 1
+currency: GBP
+effective: {{from: "2026-01-01T00:00:00Z"}}
+rules:
+  - {{id: task, kind: triggered, on: task, task: "{}", to: {{member: 5}}}}
+"""
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u00a0", "\u3000", "\u0378", "\u200b"])
+def test_a_task_that_no_plan_can_name_is_refused_not_recorded_and_unpaid(client: Client, sign: str) -> None:
+    """One rule for the plan's `task` and the request's, in both places where a task can be told."""
+    with pytest.raises(grpc.RpcError) as caught:
+        client.publish(TASKS.format(f"sh\\u{ord(sign):04x}are"))
+    _, why, metadata = reason(caught.value)
+    assert (why, metadata["path"]) == ("PLAN_INVALID", "rules[0].task")
+    client.publish(TASKS.format("分享-1"))
+    client.enroll("A")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.task("T1", "A", f"sh{sign}are")
+    assert reason(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+    assert reason(caught.value)[2]["field"] == "task"
+    told = lp.RecordTaskRequest(task_id="T1", member_id="A", task=f"sh{sign}are", done_at=day(2))
+    request = ops_pb2.RecordFactsRequest(program_id=client.program_id, facts=[ops_pb2.Fact(record_task=told)])
+    [result] = client.ops.RecordFacts(request).results
+    assert result.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    client.task("T1", "A", "分享-1")
+    assert client.balance("A") == {"pending": 5, "accrued": 5}

@@ -7,8 +7,9 @@ import pytest
 
 from services.kernel.decider import Draft, Entry, NotLoaded, Repeated
 from services.kernel.money import Rate
-from services.kernel.refusals import Refusal
+from services.kernel.refusals import Malformed, PlanInvalid, Refusal
 from services.kernel.times import DAY_US
+from services.ledger import codec
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
 from services.ledger.domain.books import Balance, Books, evolve
@@ -393,3 +394,33 @@ def test_a_rate_is_exact() -> None:
     assert Rate.of_percent("2.5%").of(299_900) == 7498
     assert Rate.of_percent("2.5%").exactly_of(299_900) == "7497.5"
     assert Rate.of_percent("0.333333333%").decimal == "0.00333333333"
+
+
+def test_a_plan_that_is_refused_for_itself_is_still_answered_where_it_was_published_before() -> None:
+    """Limits and findings that were learned since take nothing back; a new version is refused for them."""
+    refused = PlanInvalid("rules[0].when.days", "has 32 entries; at most 31 are allowed")
+    story = Story(TWO_LEVEL)
+    [entry] = story.books.stream("plan/two-level")
+    assert decide(story.books, c.PublishPlan(entry.fact, 0, linted=True, refused=refused)) == Repeated(entry)
+    fact, _ = published(TWO_LEVEL | {"version": 2})
+    with pytest.raises(PlanInvalid) as caught:
+        decide(story.books, c.PublishPlan(fact, 0, linted=True, refused=refused))
+    assert caught.value is refused
+
+
+def test_an_order_for_which_a_rule_comes_to_more_than_can_be_booked_is_refused_by_the_rule_and_the_limit() -> None:
+    """10**12 for each of 10**7 units is more than 64 bits hold; for 9 * 10**6 it is not."""
+    fixed = {"id": "each", "kind": "generation", "generation": 1, "fixed_minor": 10**12}
+    story = Story(TWO_LEVEL | {"rules": [TWO_LEVEL["rules"][0], fixed]})
+
+    def bought(quantity: int) -> c.RecordOrder:
+        return c.RecordOrder(f.OrderPaid("O1", "C", "CNY", (f.OrderLine(1, 100, quantity, "", "", f.LineKind.GOODS),)), DAY_US)
+
+    with pytest.raises(Malformed) as caught:
+        story.when(bought(10**7))
+    assert caught.value.field == "rules[1]"
+    assert str(caught.value) == (
+        f"rules[1] (each) of plan two-level version 1 comes to {10**19} for this order; the rules may come to at most {2**63 - 1} together"
+    )
+    [draft] = story.when(bought(9 * 10**6))
+    assert codec.write(draft)

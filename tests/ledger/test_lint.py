@@ -320,7 +320,7 @@ def test_an_older_document_without_a_profile_is_advised_and_never_refused(case: 
 
 
 def test_every_finding_is_in_the_table_in_the_code_and_in_the_document() -> None:
-    tabled = {case[0] for case in CASES} | {"versions-overlap"}
+    tabled = {case[0] for case in CASES} | {"versions-overlap", "counted-terms-changed"}
     told = set(re.findall(r"^\| `([a-z-]+)`", DOC.read_text(encoding="utf-8").partition("## Findings")[2], re.MULTILINE))
     assert tabled == set(SOURCES)
     assert told == set(SOURCES)
@@ -436,3 +436,45 @@ JAN, FEB, MAR, APR = (f"2026-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4))
 def test_versions_whose_stated_windows_overlap_are_refused(older: PlanVersion, start: str, until: str | None, overlaps: bool) -> None:
     window = {"from": start} | ({"until": until} if until else {})
     assert (("versions-overlap", "error") in found(document(effective=window), older)) is overlaps
+
+
+GIFT = {**COUNTED, "repeat": True, "most": 10, "when": {}}
+
+
+def before(*rules: dict[str, Any], **more: Any) -> PlanVersion:
+    """A version in force in January."""
+    return PlanVersion(parse(document(*rules, **NONE, **more)), 2, from_text(JAN), None, b"")
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed"),
+    [
+        ({**GIFT, "at": 5}, "at is 5, there 3"),
+        ({**GIFT, "fixed_minor": 200}, "fixed_minor is 200, there 300"),
+        ({**GIFT, "repeat": False}, "repeat is false, there true"),
+        ({key: value for key, value in GIFT.items() if key != "most"}, "most is left out, there 10"),
+        ({**GIFT, **POINTS}, "asset is points, there CNY"),
+        ({**GIFT, "at": 5, "fixed_minor": 200}, "at is 5, there 3, fixed_minor is 200, there 300"),
+        # Each order counts, and is taken out again, by its own conditions; and when it is released does not change how much.
+        ({**GIFT, "when": {"min_order_minor": 2000}}, ""),
+        ({**GIFT, "release": {"days": 9}}, ""),
+        ({**GIFT, "id": "other", "at": 5}, ""),
+        ({**FIRST, "id": "red"}, ""),
+        (GIFT, ""),
+    ],
+)
+@pytest.mark.parametrize("profile", ["cn-strict", "cn-common", "none", None])
+def test_a_counted_rule_that_changes_its_terms_under_the_same_id_is_refused(
+    rule: dict[str, Any], changed: str, profile: str | None
+) -> None:
+    """At every profile, whichever version before had the other terms; an older document is advised."""
+    plan = parse(document(FIRST, rule, profile=profile))
+    history = [before(GIFT), before(FIRST), before(GIFT)]
+    told = [finding for finding in lint(plan, history) if finding.rule == "counted-terms-changed"]
+    assert [(one.severity, one.path) for one in told] == ([("error" if profile else "warning", "rules[1]")] if changed else [])
+    assert all(f": {changed}. " in one.problem and one.problem.endswith("Give it another id.") for one in told)
+
+
+def test_a_counted_rule_is_held_against_every_version_before_not_only_the_last() -> None:
+    """Orders of any of them may still be refunded."""
+    assert ("counted-terms-changed", "error") in found(document(GIFT, **NONE), before({**GIFT, "at": 5}), before(GIFT))

@@ -9,10 +9,10 @@ import yaml
 
 from services.kernel.money import Rate
 from services.kernel.refusals import PlanInvalid
+from services.ledger.documents import read_document
 from services.ledger.domain.facts import LineKind
 from services.ledger.domain.plan import canonical, content_hash, parse
 from services.ledger.domain.rules import Seat
-from services.ledger.transport import read_document
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GOOD: dict[str, Any] = {

@@ -124,6 +124,18 @@ def test_the_room_a_period_leaves_is_frozen_with_the_order_and_freed_by_its_refu
     assert postings(story.when(sold("O5", "C", 30_000, day=40)))[-1] == ("PENDING", "B", 1500)
 
 
+@pytest.mark.parametrize(("cap", "gained"), [({"period": 1500}, 0), ({"order": 1500}, 1)])
+def test_under_a_cap_by_period_whoever_had_no_room_frozen_gains_nothing_by_a_refund(cap: dict[str, int], gained: int) -> None:
+    """By weights 1, 3, 3 a pool of 4 goes 0, 2, 2, for 0.57, 1.71, 1.71; one of 3 goes 1, 1, 1, for 0.43, 1.29, 1.29."""
+    story = Story(plan({"id": "fund", "kind": "pool", "role": "partner", "rate": "10%", "cap_minor": cap}))
+    for member, weight in (("A", 1), ("B", 3), ("C", 3)):
+        story.tell(f"member/{member}", f.RoleGranted(f"g-{member}", member, "partner", "", weight, 0, None))
+    story.given(sold("O1", "C", 40))
+    assert [story.money(member).get("pending", 0) for member in "ABC"] == [0, 2, 2]
+    story.given(refund("R1", (1, 0, 10)))
+    assert [story.money(member).get("pending", 0) for member in "ABC"] == [gained, 1, 1]
+
+
 def test_what_is_paid_at_once_settles_debts_first_and_is_taken_back_from_available() -> None:
     story = Story(plan({**FIRST, "release": {"on": "at_once"}})).given(sold("O1", "C", 10_000))
     assert story.money("B") == {"available": 1000, "accrued": 1000}
@@ -271,6 +283,21 @@ def test_a_counted_reward_follows_the_invitees_who_qualify_now() -> None:
     held = story.books.balance("A")
     assert held.accrued == held.reversed and held.pending + held.available + held.debt == 0
     assert story.books.counters == {}
+
+
+def test_a_counted_reward_that_waits_on_an_order_refunded_in_full_is_released_by_completing_that_order() -> None:
+    """Three brought, 10.00 for each two. O2 brought the reward about and is refunded, but two are left: it stays, pending, until O3 is
+    refunded as well, and then it is owed back. Completing O2 all the same releases it, and that settles the debt."""
+    story = Story(plan(FIRST, {"id": "count", "kind": "counted", "at": 2, "fixed_minor": 1000, "repeat": True}))
+    for number in range(1, 4):
+        story.tell(f"member/B{number}", f.MemberEnrolled(f"B{number}", "A"))
+        story.given(sold(f"O{number}", f"B{number}", 1000))
+    story.given(refund("R2", (1, 10, 1000), order_id="O2"))
+    assert story.money("A") == {"pending": 1200, "accrued": 1300, "reversed": 100}
+    story.given(refund("R3", (1, 10, 1000), order_id="O3"), release(60))
+    assert story.money("A") == {"pending": 1100, "debt": -1000, "accrued": 1300, "reversed": 1200}
+    story.given(complete("O2", 31), release(60))
+    assert story.money("A") == {"pending": 100, "accrued": 1300, "reversed": 1200}
 
 
 def test_both_sides_of_an_invite_are_rewarded_while_something_of_the_order_remains() -> None:

@@ -789,8 +789,12 @@ class Books:
     # ------------------------------------------------------------------------------------------------------------------ periods
 
     def plan_of_period(self, period_id: str) -> tuple[int, Plan, Period] | None:
-        """The version in force when a period began, if it has rules by such periods; else the first that came into force in it and has."""
+        """The version in force when a period began, if it has rules by such periods; else the first that came into force in it and has.
+
+        Else, if its rules counted something all the same, the newest that began before, one whose own end had not come first of all.
+        """
         later: list[tuple[int, int, Plan, Period]] = []
+        replaced: list[tuple[bool, int, Plan, Period]] = []
         for position, fact, plan in self.plans:
             period = period_named(plan, period_id)
             if period is None or not plan.rules_by_period():
@@ -800,7 +804,15 @@ class Books:
             start = fact.published_at if plan.effective_from is None else plan.effective_from
             if period.start <= start < period.end:
                 later.append((start, position, plan, period))
-        return min(later, key=lambda one: (one[0], -one[1]))[1:] if later else None
+            if start < period.start:
+                replaced.append((plan.effective_until is None or period.start < plan.effective_until, position, plan, period))
+        if later:
+            return min(later, key=lambda one: (one[0], -one[1]))[1:]
+        if replaced:
+            _, position, plan, period = max(replaced, key=lambda one: one[:2])
+            if any(self.volumes(period_id, rule.rule_id) for rule in plan.rules_by_period()):
+                return position, plan, period
+        return None
 
     def _close_period(self, fact: ClosePeriod) -> Detail:
         found = self.plan_of_period(fact.period_id)

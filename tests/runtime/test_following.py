@@ -51,6 +51,7 @@ class Collector:
     """A projection that writes down each entry it is given; `spoil` may raise for one, before or instead of that."""
 
     name = "collector"
+    skips = True
 
     def __init__(self, follower: str, spoil: Callable[[Stored], None] = lambda stored: None) -> None:
         self._follower = follower

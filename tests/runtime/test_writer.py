@@ -65,7 +65,8 @@ def test_a_refusal_from_a_state_that_changed_while_it_was_read_is_decided_again(
     positions = iter([5, 6, 6, 6])
 
     async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
-        return Head(program_id, "CNY", next(positions), bytes(32), 0)
+        position = next(positions)
+        return Head(program_id, "CNY", position, position.to_bytes(32), 0)
 
     monkeypatch.setattr(eventlog, "head", head)
     refusing = Refusing()

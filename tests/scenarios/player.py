@@ -60,7 +60,7 @@ from fenrun.type.v1 import type_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.ledger.transport import read_document
+from services.ledger.documents import read_document
 from tests.given import Client, reason
 
 HERE = Path(__file__).parent

@@ -15,8 +15,8 @@ import pytest
 from fenrun.ledger.v1 import ledger_pb2 as lp
 from fenrun.log.v1 import log_pb2
 
+from services.ledger.documents import read_document
 from services.ledger.domain.plan import parse
-from services.ledger.transport import read_document
 from tests.given import Client, reason
 from tests.scenarios.player import (
     CURRENCY,

@@ -157,12 +157,12 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
-        if account in COMPANY_ACCOUNTS or account in APART_ACCOUNTS:
-            continue
-        row = changes.get((member_id, asset))
-        if row is None:
-            row = changes[(member_id, asset)] = [0] * 8
-        row[account - 1] += amount
+        # The five accounts of what a member earns come first.
+        if account <= Account.DEBT:
+            row = changes.get((member_id, asset))
+            if row is None:
+                row = changes[(member_id, asset)] = [0] * 8
+            row[account - 1] += amount
     fact = type(entry.fact)
     for row in changes.values():
         net = row[0] + row[1] + row[2] + row[3] + row[4]

@@ -15,6 +15,8 @@ from services.ledger.domain.periods import Period
 from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.rules import PeriodPool, Rule, Volume
 
+NOT_IN_FORCE = "no plan with rules by period was in force in it"
+
 
 def close(books: Books, command: ClosePeriod) -> Answer:
     """What every rule by period gives. Asked again, whenever that is, the first answer stands."""
@@ -24,10 +26,13 @@ def close(books: Books, command: ClosePeriod) -> Answer:
     if closed:
         return Repeated(closed[0])
     version, period = governing(books, period_id, command.occurred_us)
-    if command.occurred_us < period.ends_us:
-        raise PeriodNotOver(period_id, to_text(period.ends_us), to_text(command.occurred_us))
     plan = version.plan
     own = _own(books, plan, period_id)
+    if not any(own.values()) and version.effective_from_us < period.starts_us and books.plan_in_force(period.starts_us) is not version:
+        # Another version had taken its place, and nobody lost anything by that.
+        raise PeriodUnknown(period_id, NOT_IN_FORCE)
+    if command.occurred_us < period.ends_us:
+        raise PeriodNotOver(period_id, to_text(period.ends_us), to_text(command.occurred_us))
     held = {index: _holders(books, rule, period) for index, rule in plan.period_rules if isinstance(rule, PeriodPool)}
     people = _people(books, plan, own, held, period)
     numbers = {person.member_id: number for number, person in enumerate(people, 1)}
@@ -42,7 +47,9 @@ def close(books: Books, command: ClosePeriod) -> Answer:
 
 
 def governing(books: Books, period_id: str, at_us: int) -> tuple[PlanVersion, Period]:
-    """The plan version whose rules count for a period: in force when it began, else the first with such rules that came into force in it.
+    """The plan version whose rules count for a period: in force when it began, else the first with such rules that came into force in it,
+    else the one that would have been in force when it began, had no other taken its place: what was counted under it is still owed, as
+    where a version published later begins before the period. That one counts only if something was.
 
     Raises PeriodUnknown, NoPlanInForce.
     """
@@ -57,9 +64,12 @@ def governing(books: Books, period_id: str, at_us: int) -> tuple[PlanVersion, Pe
     in_it = [(v, period) for v, period in able if period.starts_us <= v.effective_from_us < period.ends_us]
     if in_it:
         return min(in_it, key=lambda one: (one[0].effective_from_us, -one[0].position))
+    replaced = [(v, period) for v, period in able if v.effective_from_us < period.starts_us]
+    if replaced:
+        return max(replaced, key=lambda one: (one[0].in_force(one[1].starts_us), one[0].position))
     by_period = [version.plan for version in books.plans if version.plan.period_rules]
     if able or not by_period:
-        raise PeriodUnknown(period_id, "no plan with rules by period was in force in it")
+        raise PeriodUnknown(period_id, NOT_IN_FORCE)
     raise PeriodUnknown(period_id, f"expected {periods.expected(by_period[-1])}")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.kernel.refusals import Refusal
 from services.ledger.domain.facts import (
     AdjustmentPosted,
     BalanceOpened,
@@ -92,6 +93,8 @@ class PublishPlan:
     occurred_us: int
     # Whoever publishes asks for it; what was published before the linter knew better is decided again without.
     linted: bool = False
+    # What the document alone is refused for, unless it is published already. That was looked for beside the event loop.
+    refused: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

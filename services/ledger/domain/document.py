@@ -1,14 +1,56 @@
 """Reading a plan's document: mappings read key by key, each value checked where it stands. Knows shapes, not what a plan means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.kernel.money import Rate
+from services.kernel.names import nameable
 from services.kernel.refusals import PlanInvalid
 from services.kernel.times import EARLIEST_US, LATEST_US, from_text
 
 ID_CHARACTERS = {chr(code) for code in range(33, 127)} - {"/"}
 ROLE_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+# How many entries a list (or mapping) of the document may have, by its key, wherever it stands. More than any plan needs; below it the
+# linter and each order stay quick. Held against what comes in, never against what is stored. Mappings by tier or by rule have no more
+# entries than there are tiers and rules.
+LONGEST: Mapping[str, int] = {
+    "rules": 500,
+    "overrides": 500,
+    "promotions": 200,
+    "any": 50,
+    "all": 50,
+    "tiers": 100,
+    "points": 100,
+    "granted": 100,
+    "waivers": 20,
+    "skus": 10_000,
+    "categories": 1_000,
+    "stores": 10_000,
+    "regions": 1_000,
+    "kinds": 3,
+    "weekdays": 7,
+    "days": 31,
+    "brackets": 1_000,
+    "places_minor": 1_000,
+}
+
+
+def too_long(value: Any, path: str = "") -> PlanInvalid | None:
+    """What a document is refused for, naming the first list that is too long; None: none is."""
+    if isinstance(value, list):
+        each = ((f"{path}[{index}]", "", one) for index, one in enumerate(value))
+    elif isinstance(value, dict):
+        each = ((f"{path}.{key}" if path else str(key), str(key), one) for key, one in value.items())
+    else:
+        return None
+    for at, key, one in each:
+        if isinstance(one, list | dict) and len(one) > LONGEST.get(key, len(one)):
+            return PlanInvalid(at, f"has {len(one)} entries; at most {LONGEST[key]} are allowed")
+        found = too_long(one, at)
+        if found:
+            return found
+    return None
 
 
 class Reader:
@@ -159,7 +201,7 @@ def identifier(value: Any, path: str) -> str:
 
 
 def named(value: Any, path: str) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable() or any(sign.isspace() for sign in value):
+    if not isinstance(value, str) or not nameable(value):
         raise PlanInvalid(path, f"expected a name of 1 to 100 printable characters without space, found {described(value)}")
 
 

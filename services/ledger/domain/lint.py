@@ -5,7 +5,7 @@ lawful. A plan without a profile is older than the linter and is only advised: e
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from fractions import Fraction
 from itertools import pairwise
@@ -63,6 +63,7 @@ SOURCES: Mapping[str, str] = {
     "higher-tier-easier": "",
     "higher-tier-earns-less": "",
     "versions-overlap": "",
+    "counted-terms-changed": "",
     "rule-never-pays": "",
     "role-misspelt": "",
     "points-unused": "",
@@ -97,20 +98,43 @@ Found = tuple[Severity, str, str, str]
 
 def lint(plan: Plan, published: Sequence[PlanVersion]) -> list[Finding]:
     """Everything to be said of a plan, beside the versions published before it: errors first, each in the order of the document."""
-    # Older documents in yuan are told what they would meet under the milder profile.
-    law = plan.profile or ("cn-common" if plan.currency == "CNY" else "none")
+    return together(alone(plan), beside(plan, published))
+
+
+def alone(plan: Plan) -> list[Finding]:
+    """What the document alone says. It may take a second or two for the longest."""
+    law = _law(plan)
     found: list[Found] = []
     if plan.profile is None:
         problem = "The plan names no profile, so nothing refuses it and these are hints. Add profile: cn-strict, cn-common or none."
         found.append(("warning", "profile-missing", "profile", problem))
     if law != "none":
         found += [*_levels(plan, law), *_not_for_goods(plan), *_entry(plan)]
-    found += [*_payout(plan, law), *_tiers(plan), *_idle(plan), *_roles(plan), *_waivers(plan, law), *_versions(plan, published)]
-    findings = [
+    found += [*_payout(plan, law), *_tiers(plan), *_idle(plan), *_roles(plan), *_waivers(plan, law)]
+    return _findings(plan, found)
+
+
+def beside(plan: Plan, published: Sequence[PlanVersion]) -> list[Finding]:
+    """What only the versions published before say. Quick, so that it is looked at where those are known for certain: in the writer."""
+    return _findings(plan, [*_counted(plan, published), *_versions(plan, published)])
+
+
+def together(*found: Sequence[Finding]) -> list[Finding]:
+    """Errors first."""
+    return sorted((finding for some in found for finding in some), key=lambda finding: finding.severity)
+
+
+def _law(plan: Plan) -> str:
+    # Older documents in yuan are told what they would meet under the milder profile.
+    return plan.profile or ("cn-common" if plan.currency == "CNY" else "none")
+
+
+def _findings(plan: Plan, found: Iterable[Found]) -> list[Finding]:
+    law = _law(plan)
+    return [
         Finding("warning" if plan.profile is None else severity, rule, path, problem, "" if law == "none" else SOURCES[rule])
         for severity, rule, path, problem in found
     ]
-    return sorted(findings, key=lambda finding: finding.severity)
 
 
 def refusing(findings: Sequence[Finding]) -> Finding | None:
@@ -433,6 +457,43 @@ def _waivers(plan: Plan, law: str) -> Iterator[Found]:
                 path,
                 f"Nothing in this plan needs the waiver {name}. Take it out, so that it hides nothing later.",
             )
+
+
+def _counted(plan: Plan, published: Sequence[PlanVersion]) -> Iterator[Found]:
+    """Rules of one id count the same invitees whatever version an order was recorded under; what that comes to is by the version's terms.
+
+    `when` may change: each order counts, and is taken out again, by its own.
+    """
+    earlier: dict[str, list[tuple[str, dict[str, object]]]] = {rule.id: [] for _, rule in plan.counted_rules}
+    for older in reversed(published) if earlier else ():
+        for _, rule in older.plan.counted_rules:
+            if rule.id in earlier:
+                earlier[rule.id].append((f"version {older.plan.version} of plan {older.plan.plan_id}", _terms(older.plan, rule)))
+    for index, rule in plan.counted_rules:
+        path, name = _at(index, rule)
+        mine = _terms(plan, rule)
+        version, theirs = next(((version, terms) for version, terms in earlier[rule.id] if terms != mine), ("", mine))
+        if version:
+            other = ", ".join(f"{key} is {_said(mine[key])}, there {_said(theirs[key])}" for key in mine if mine[key] != theirs[key])
+            problem = f"{name} counts on where {version} left off, by other terms: {other}."
+            problem += " What orders under one brought about, refunds of orders under the other would not take back. Give it another id."
+            yield "error", "counted-terms-changed", path, problem
+
+
+def _terms(plan: Plan, rule: Counted) -> dict[str, object]:
+    """What the amount that a counted rule owes for so many invitees depends on."""
+    return {
+        "at": rule.at,
+        "fixed_minor": rule.fixed_minor,
+        "repeat": rule.repeat,
+        "most": rule.most,
+        "asset": plan.asset_of(rule),
+    }
+
+
+def _said(value: object) -> str:
+    """As the document writes it."""
+    return "left out" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _versions(plan: Plan, published: Sequence[PlanVersion]) -> Iterator[Found]:

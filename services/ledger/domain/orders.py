@@ -56,6 +56,9 @@ from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.rules import GroupFormed as OpenerRule
 from services.ledger.domain.rules import Release
 
+# The most that one posting can hold, int64 in the log. A fixed amount times a quantity may be more.
+MOST_BOOKED = 2**63 - 1
+
 # ---------------------------------------------------------------- paid
 
 
@@ -115,6 +118,8 @@ def record(books: Books, command: RecordOrder) -> Answer:
             mine[slot] = mine.get(slot, 0) + amount
     counts += _capped(plan, people, lines, command.occurred_us)
     postings, due = accrual(ahead, people, earned, fact.currency, command.occurred_us)
+    if any(posting.amount_minor < -MOST_BOOKED for posting in postings):
+        raise _too_much(plan, lines)
     decision = OrderPaidDecision(
         ENGINE_VERSION,
         version.position,
@@ -133,6 +138,18 @@ def record(books: Books, command: RecordOrder) -> Answer:
     if fact.group_id:
         drafts.append(Draft(f"group/{fact.group_id}", GroupJoined(fact.group_id, fact.order_id), None, command.occurred_us))
     return drafts
+
+
+def _too_much(plan: Plan, lines: Sequence[LineShares]) -> Malformed:
+    """Why an order that costs more than can be booked is refused: the rule that costs most of it."""
+    costs: dict[int, int] = {}
+    for _, shares in lines:
+        for rule_index, _, amount in shares:
+            costs[rule_index] = costs.get(rule_index, 0) + amount
+    index = max(costs, key=lambda one: costs[one])
+    name = f"rules[{index}] ({plan.rules[index].id}) of plan {plan.plan_id} version {plan.version}"
+    problem = f"{name} comes to {costs[index]} for this order; the rules may come to at most {MOST_BOOKED} together"
+    return Malformed(f"rules[{index}]", problem)
 
 
 def _lock(books: Books, fact: OrderPaid, buyer: Member, plan: Plan) -> BindingLock:

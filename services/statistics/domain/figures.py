@@ -13,10 +13,12 @@ Used twice: live on what a batch touches, and for verifying and rebuilding on th
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
+from operator import add
 from typing import NamedTuple, assert_never
 
 from services.kernel.decider import Entry
-from services.kernel.times import EARLIEST_US, EPOCH
+from services.kernel.times import DAY_US, EARLIEST_US, EPOCH
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
 from services.statistics.domain.places import Placement, climb, referrer_at
 
@@ -81,23 +83,24 @@ class Figures:
         """{(member, month): change}, with IN_ALL for all months together. Raises ValueError where the bindings form a circle."""
         own: dict[tuple[str, str], int] = {}
         direct: dict[tuple[str, str], int] = {}
-        placements = []
-        for placement in self.placements:
-            member_id, position, month, amount = placement
+        for member_id, position, month, amount in self.placements:
             referrer_id, _, _ = referrer_at(self.histories.get(member_id, ()), position)
-            for each in (month, IN_ALL):
-                own[member_id, each] = own.get((member_id, each), 0) + amount
-                if referrer_id:
-                    direct[referrer_id, each] = direct.get((referrer_id, each), 0) + amount
-            placements += [placement, placement._replace(month=IN_ALL)]
-        team = climb(self.histories, placements)
-        return {key: Volume(own.get(key, 0), direct.get(key, 0), team.get(key, 0)) for key in own.keys() | team.keys()}
+            own[member_id, month] = own.get((member_id, month), 0) + amount
+            if referrer_id:
+                direct[referrer_id, month] = direct.get((referrer_id, month), 0) + amount
+        team = climb(self.histories, self.placements)
+        found = {key: Volume(own.get(key, 0), direct.get(key, 0), team.get(key, 0)) for key in own.keys() | team.keys()}
+        in_all: dict[str, Volume] = {}
+        for (member_id, _), volume in found.items():
+            before = in_all.get(member_id)
+            in_all[member_id] = volume if before is None else Volume(*map(add, before, volume))
+        return found | {(member_id, IN_ALL): volume for member_id, volume in in_all.items()}
 
     def income(self) -> dict[Earning, int]:
         """{earning: change}, with IN_ALL for all months together."""
         found = dict(self.earnings)
-        for earning, amount in self.earnings.items():
-            in_all = earning._replace(month=IN_ALL)
+        for (member_id, asset, rule_id, _), amount in self.earnings.items():
+            in_all = Earning(member_id, asset, rule_id, IN_ALL)
             found[in_all] = found.get(in_all, 0) + amount
         return found
 
@@ -105,7 +108,12 @@ class Figures:
 def month_of(us: int) -> str:
     """The calendar month of a time, in UTC: 2026-03."""
     # A period that holds the first day of the calendar may begin before it, in its own zone.
-    moment = EPOCH + timedelta(microseconds=max(us, EARLIEST_US))
+    return _month_of_day(max(us, EARLIEST_US) // DAY_US)
+
+
+@lru_cache(maxsize=4096)
+def _month_of_day(days: int) -> str:
+    moment = EPOCH + timedelta(days=days)
     return f"{moment.year:04}-{moment.month:02}"
 
 
@@ -187,7 +195,8 @@ def _remain(figures: Figures, name: str, source: Source) -> None:
 
 def _volume(figures: Figures, order: Source, amount_minor: int, standing: int) -> None:
     member = figures.members.get(order.buyer_id, Member())
-    _change(figures, order.buyer_id, standing_orders=member.standing_orders + standing)
+    figures.members[order.buyer_id] = Member(*member[:3], member.standing_orders + standing)
+    figures.members_changed.add(order.buyer_id)
     figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
 
 

@@ -884,7 +884,7 @@ class RecordTaskRequest(_message.Message):
     task_id: _builtins.str
     member_id: _builtins.str
     task: _builtins.str
-    """What was done, as the plan names it."""
+    """What was done, as the plan names it: code points that Unicode has not assigned are refused as well, for no plan can name them."""
     @_builtins.property
     def done_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

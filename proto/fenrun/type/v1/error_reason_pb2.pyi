@@ -101,6 +101,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. member_id, held, given."""
     ERROR_REASON_ASSET_UNKNOWN: _ErrorReason.ValueType  # 39
     """FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
+    ERROR_REASON_CHECKPOINT_UNKNOWN: _ErrorReason.ValueType  # 40
+    """NOT_FOUND. No checkpoint was made of this size, or (size 0) none at all. program_id, size."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable names. Each comment gives the gRPC status and the metadata keys that come with it."""
@@ -184,4 +186,6 @@ ERROR_REASON_DEPOSIT_EXCEEDS_HELD: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION. member_id, held, given."""
 ERROR_REASON_ASSET_UNKNOWN: ErrorReason.ValueType  # 39
 """FAILED_PRECONDITION. Points, or another asset that no published plan declares. asset, known."""
+ERROR_REASON_CHECKPOINT_UNKNOWN: ErrorReason.ValueType  # 40
+"""NOT_FOUND. No checkpoint was made of this size, or (size 0) none at all. program_id, size."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

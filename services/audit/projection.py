@@ -1,0 +1,68 @@
+"""The Merkle tree as a followed projection: each batch reads the right edge of the tree, at most one node a level, and adds nodes to it.
+
+What an append costs does not depend on how long the log is: about two nodes an entry are written, and about log2(n) read for a batch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.audit import views
+from services.audit.domain.merkle import Frontier, Node, perfect
+from services.kernel.decider import Entry
+from services.runtime.eventlog import Connection, array
+from services.runtime.projecting import Folding, FollowedView, Row
+from services.runtime.stored import Stored, entry_of
+
+SQL = Path(__file__).resolve().parent / "sql"
+NAME = "audit"
+NODES = FollowedView("audit.nodes", ("level", "number", "hash"), 2)
+VIEWS = (NODES,)
+
+
+class Tree:
+    """Implements `runtime.following.Followed`."""
+
+    name = NAME
+    # A tree with a leaf left out proves another log.
+    skips = False
+
+    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
+        size = entries[0].position - 1
+        edge = perfect(0, size)
+        found = await views.nodes(connection, program_id, edge)
+        frontier = Frontier(size, [found[node] for node in edge])
+        completed = []
+        for entry in entries:
+            completed += append(frontier, entry.position, entry.hash)
+        await connection.execute(
+            "insert into audit.nodes select %s, * from unnest(%s::smallint[], %s::bigint[], %b::bytea[])",
+            [
+                program_id,
+                array([node.level for node, _ in completed]),
+                array([node.number for node, _ in completed]),
+                [value for _, value in completed],
+            ],
+        )
+
+
+def append(frontier: Frontier, position: int, entry_hash: bytes) -> list[tuple[Node, bytes]]:
+    """Adds the entry at a position to the tree and gives the nodes it completes. Raises ValueError if it is not the next one."""
+    if position != frontier.size + 1:
+        raise ValueError(f"the entry at position {position} cannot be leaf {frontier.size} of the tree")
+    return frontier.append(entry_hash)
+
+
+def read(stored: Stored) -> Entry:
+    """Of an entry only its place and hash count here."""
+    return entry_of(stored, None, None)
+
+
+def folding() -> Folding:
+    """The whole tree in memory, about two nodes an entry."""
+    frontier, nodes = Frontier(), dict[Row, Row]()
+
+    def add(entry: Entry) -> None:
+        for node, value in append(frontier, entry.position, entry.hash):
+            nodes[tuple(node)] = (value,)
+
+    return Folding(VIEWS, add, lambda: {NODES.name: nodes})
