@@ -350,6 +350,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_hostile_names_as_they_a
     assert written.exit_code == 0, written.output
     text = output.read_text(encoding="utf-8")
     page = Page(text)
+    assert "without checkpoint and proofs: " in written.stderr and "CHECKPOINT_UNKNOWN" in written.stderr
     assert not set(page.tags) & {"script", "img", "link", "iframe", "object", "a", "base", "form", "svg"}
     assert set(page.attributes) <= {"lang", "charset", "http-equiv", "content", "class"}
     assert "default-src 'none'" in page.policy

@@ -14,6 +14,7 @@ from services.console.client import Call, Failed, command, parse_time, timestamp
 from services.console.terminal import Cell, Column
 from services.ledger.cli import statement_page
 from services.ledger.cli.adding_up import Figures, Statement, account_of, fetch, figures, rules_of
+from services.ledger.cli.proofs import Proofs, attached
 from services.ledger.cli.words import Asset, Member
 from services.runtime.currency import to_major
 
@@ -60,10 +61,10 @@ def statement(
         case "csv":
             text = as_csv(found)
         case "json":
-            text = terminal.json_text(as_json(found)) + "\n"
+            text = terminal.json_text(as_json(found, attached(call, found))) + "\n"
         case "html":
             told: Literal["en", "zh"] = "zh" if language == "zh" else "en"
-            text = statement_page.page(found, told, datetime.now(UTC))
+            text = statement_page.page(found, told, datetime.now(UTC), attached(call, found))
         case _:
             return show(found)
     if output is None:
@@ -133,7 +134,7 @@ def source_of(one: "pb.StatementPosting", words: statement_page.Words, asset: st
 # ---------------------------------------------------------------- for programs
 
 
-def as_json(statement: Statement) -> dict[str, Any]:
+def as_json(statement: Statement, proofs: Proofs | None) -> dict[str, Any]:
     """Figures are minor units with their sign in the book; what is owed back is below zero."""
 
     def ends(position: int, held: dict[str, Figures]) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def as_json(statement: Statement) -> dict[str, Any]:
         "opening": ends(statement.after, statement.opening),
         "postings": [terminal.plain(one) for one in statement.postings],
         "closing": ends(statement.last, statement.closing),
-    }
+    } | (proofs.as_json() if proofs else {"checkpoint": None, "proofs": []})
 
 
 def _minor(figures: Figures) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A statement as one HTML page to print: nothing is fetched, nothing runs. In English or Chinese."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from services.console import terminal
 from services.console.client import timestamp
 from services.ledger.cli.adding_up import Statement, account_of, figures, rules_of
+from services.ledger.cli.proofs import Proofs
 from services.runtime.currency import to_major
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class Words:
     # By the entry's stored name.
     facts: dict[str, str]
     checked: str
+    proof: str
+    # What is in the page besides what is seen; `size`, `count`.
+    proven: str
 
 
 ENGLISH = Words(
@@ -87,6 +92,9 @@ ENGLISH = Words(
         "balance.opened.v1": "opening",
     },
     checked="Opening plus postings was compared with closing, account by account, before this page was made. All times are UTC.",
+    proof="Checkpoint",
+    proven="Signed over the first {size} entries of the log. This file also holds, as data, the inclusion proofs of {count} of the entries"
+    " above; docs/audit.md of Fenrun says how to check both.",
 )
 
 CHINESE = Words(
@@ -136,6 +144,8 @@ CHINESE = Words(
         "balance.opened.v1": "期初转入",
     },
     checked="本页生成前已逐科目核对：期初 + 明细 = 期末。时间均为 UTC。",
+    proof="检查点",
+    proven="已对账本前 {size} 条签名。本文件另以数据形式附有上列 {count} 条的包含证明；核验方法见 Fenrun 的 docs/audit.md。",
 )
 WORDS = {"en": ENGLISH, "zh": CHINESE}
 
@@ -159,6 +169,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .amount { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .fixed { white-space: nowrap; font-variant-numeric: tabular-nums; }
 tr.sum td { font-weight: 600; border-top: 0.2mm solid #111; }
+pre { font-size: 7.5pt; white-space: pre-wrap; overflow-wrap: anywhere; break-inside: avoid; }
 p { color: #555; font-size: 8.5pt; margin: 0 0 3mm; }
 @media print { body { margin: 0; max-width: none; } }
 """
@@ -175,7 +186,7 @@ def told(one: "pb.StatementPosting", words: Words) -> str:
     return f"{words.facts.get(kind, kind)} {source}{about}"
 
 
-def page(statement: Statement, language: str, printed: datetime) -> str:
+def page(statement: Statement, language: str, printed: datetime, proofs: Proofs | None) -> str:
     """The whole document."""
     words = WORDS[language]
     ends = [terminal.when(timestamp(end)) if end else "" for end in (statement.from_, statement.to)]
@@ -197,7 +208,16 @@ def page(statement: Statement, language: str, printed: datetime) -> str:
     ]
     for asset in statement.opening:
         parts += [f"<h2>{escape(asset)}</h2>", *_ends(statement, asset, words), *_postings(statement, asset, words)]
-    parts.append(f"<p>{escape(words.checked)}</p>\n</body>\n</html>\n")
+    parts.append(f"<p>{escape(words.checked)}</p>")
+    if proofs:
+        proven = words.proven.format(size=proofs.checkpoint.size, count=len(proofs.paths))
+        # A script of another type than a script is data. "<" is the one letter that could end it.
+        data = json.dumps(proofs.as_json()).replace("<", "\\u003c")
+        parts += [
+            f"<h2>{escape(words.proof)}</h2>\n<p>{escape(proven)}</p>\n<pre>{escape(proofs.checkpoint.note)}</pre>",
+            f'<script type="application/json" id="proofs">{data}</script>',
+        ]
+    parts.append("</body>\n</html>\n")
     return "\n".join(parts)
 
 
