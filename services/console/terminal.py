@@ -62,10 +62,13 @@ def width() -> int:
 
 def broken(text: str, columns: int) -> list[str]:
     """Text in lines of at most so many columns, broken between words where there are any. What would steer the terminal is shown as �."""
+    from rich.cells import cell_len
     from rich.text import Text
 
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return [line.plain.rstrip() for line in Text(shown).wrap(console(), columns)] or [""]
+    if cell_len(shown) <= columns:
+        return [shown]
+    return [line.plain.rstrip() for line in Text(shown).wrap(console(), columns)]
 
 
 def notice(line: str) -> None:

@@ -12,7 +12,6 @@ from fenrun.ledger.v1 import ledger_pb2 as pb
 
 from services.kernel.decider import Entry
 from services.ledger import codec, past, views
-from services.ledger.application import BALANCE_COLUMNS
 from services.ledger.domain.books import APART_ACCOUNTS, COMPANY_ACCOUNTS, Balance
 from services.ledger.domain.facts import (
     Account,
@@ -41,18 +40,18 @@ CHUNK = 200
 
 
 async def statement(
-    connect: Connect, program_id: str, currency: str, member_id: str, after: int, last: int, plans: Sequence[PlanVersion]
+    connect: Connect, program_id: str, assets: Sequence[str], member_id: str, after: int, last: int, plans: Sequence[PlanVersion]
 ) -> AsyncGenerator[pb.GetStatementResponse]:
     """The statement over the entries after one position and up to another. Linear in the member's own rows between them.
 
-    `currency` is the program's. No connection is held while the caller takes what there is. Raises MemberUnknown.
+    `assets` are the program's, its currency first. No connection is held while the caller takes what there is. Raises MemberUnknown.
     """
-    assets = [currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
     async with connect() as connection:
         await views.require_member(connection, program_id, member_id)
         at_end = [await _balance(connection, program_id, member_id, asset, last) for asset in assets]
-        closing = [balance for balance in at_end if balance.currency == currency or balance.position]
-        opening = [await _balance(connection, program_id, member_id, balance.currency, after) for balance in closing]
+        closing = [balance for balance in at_end if balance.currency == assets[0] or balance.position]
+        held = [balance.currency for balance in closing]
+        opening = [await _balance(connection, program_id, member_id, asset, after) for asset in held]
         apart = await _apart_positions(connection, program_id, member_id, after, last)
     yield pb.GetStatementResponse(opening=pb.StatementBalances(position=after, balances=opening))
     running = Counter({(Account.DEPOSIT, one.currency): one.deposit_minor for one in opening})
@@ -60,33 +59,22 @@ async def statement(
     reached = after
     while reached < last:
         async with connect() as connection:
-            rows = await _rows(connection, program_id, member_id, reached, last)
-            reached, before = max(rows) if len(rows) == CHUNK else last, reached
+            rows, more = await past.rows(connection, program_id, member_id, held, reached, last, CHUNK)
+            before, reached = reached, max(rows) if more else last
             positions = sorted({*rows, *(position for position in apart if before < position <= reached)})
             found = await eventlog.at(connection, program_id, positions)
             firsts = await _firsts(connection, program_id, found)
+        postings = pb.StatementPostings()
         for stored in found:
-            for one in _postings(stored, member_id, rows.get(stored.position, {}), running, firsts.get(stored.stream), plans):
-                yield pb.GetStatementResponse(posting=one)
+            after_it = rows.get(stored.position, {})
+            postings.postings.extend(_postings(stored, member_id, after_it, running, firsts.get(stored.stream), plans))
+        if postings.postings:
+            yield pb.GetStatementResponse(postings=postings)
     yield pb.GetStatementResponse(closing=pb.StatementBalances(position=last, balances=closing))
 
 
 async def _balance(connection: Connection, program_id: str, member_id: str, asset: str, position: int) -> pb.Balance:
     return await views.balance(connection, program_id, member_id, asset, AsOf(position, asked="statement"))
-
-
-async def _rows(connection: Connection, program_id: str, member_id: str, after: int, last: int) -> dict[int, dict[str, Balance]]:
-    """{position: {asset: balance after it}} of the next entries that moved a member's money."""
-    cursor = await connection.execute(
-        "with positions as (select distinct position from ledger.balances where program_id = %s and member_id = %s and position > %s"
-        f" and position <= %s order by position limit %s) select position, asset, {BALANCE_COLUMNS} from ledger.balances"
-        " where program_id = %s and member_id = %s and position in (select position from positions)".encode(),
-        [program_id, member_id, after, last, CHUNK, program_id, member_id],
-    )
-    rows: dict[int, dict[str, Balance]] = {}
-    for position, asset, *figures in await cursor.fetchall():
-        rows.setdefault(position, {})[asset] = Balance(*figures)
-    return rows
 
 
 async def _apart_positions(connection: Connection, program_id: str, member_id: str, after: int, last: int) -> list[int]:

@@ -363,7 +363,9 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
             await views.require_member(connection, request.program_id, request.member_id)
-            found, last = await views.postings(connection, request.program_id, request.member_id, after, page_size(request.page_size))
+            assets = await self._assets(connection, await eventlog.head(connection, request.program_id))
+            limit = page_size(request.page_size)
+            found, last = await views.postings(connection, request.program_id, request.member_id, assets, after, limit)
         token = tokens.make("postings", request.member_id, last) if last else ""
         return pb.ListPostingsResponse(postings=found, next_page_token=token)
 
@@ -374,11 +376,12 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
             plans = await self._ledger.plans(connection, request.program_id)
+            assets = await self._assets(connection, now)
             after = 0 if from_us is None else await eventlog.position_at(connection, request.program_id, from_us - 1)
             last = now.position if to_us is None else await eventlog.position_at(connection, request.program_id, to_us - 1)
         span = (min(after, last), last)
         async with contextlib.aclosing(
-            statements.statement(self._connect, request.program_id, now.currency, request.member_id, *span, plans)
+            statements.statement(self._connect, request.program_id, assets, request.member_id, *span, plans)
         ) as parts:
             async for part in parts:
                 yield part
@@ -423,11 +426,15 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         """The asset a read is about; the program's currency where none is named. Raises AssetUnknown."""
         if asked in ("", head.currency):
             return head.currency
-        plans = await self._ledger.plans(connection, head.program_id)
-        known = [head.currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
+        known = await self._assets(connection, head)
         if asked not in known:
             raise AssetUnknown(asked, known)
         return asked
+
+    async def _assets(self, connection: Connection, head: Head) -> list[str]:
+        """The program's currency and every kind of points that any version of the plan names."""
+        plans = await self._ledger.plans(connection, head.program_id)
+        return [head.currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
 
 
 def _span(request: Any) -> tuple[int | None, int | None]:

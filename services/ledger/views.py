@@ -9,7 +9,6 @@ from fenrun.type.v1 import type_pb2
 from services.kernel.decider import Entry
 from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown
 from services.ledger import codec, past
-from services.ledger.application import BALANCE_COLUMNS
 from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
 from services.ledger.domain.facts import Account, GroupFailed, GroupFormed, GroupJoined, Person, Posting
 from services.ledger.domain.plan import PlanVersion
@@ -18,6 +17,8 @@ from services.runtime import eventlog
 from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
 from services.runtime.stored import Stored, timestamp
+
+LAST_POSITION = 2**63 - 1
 
 
 async def require_member(connection: Connection, program_id: str, member_id: str) -> None:
@@ -205,22 +206,17 @@ def postings_of(entry: Entry) -> tuple[Posting, ...]:
     return getattr(entry.decision, "postings", ())
 
 
-async def postings(connection: Connection, program_id: str, member_id: str, after: int, limit: int) -> tuple[list[pb.MemberPosting], int]:
+async def postings(
+    connection: Connection, program_id: str, member_id: str, assets: Sequence[str], after: int, limit: int
+) -> tuple[list[pb.MemberPosting], int]:
     """The postings of the next `limit` entries that moved a member's money, and the last position read (0: no more)."""
-    cursor = await connection.execute(
-        f"select position, asset, {BALANCE_COLUMNS} from ledger.balances where program_id = %s and member_id = %s and position > %s"
-        " order by position limit %s".encode(),
-        [program_id, member_id, after, limit],
-    )
-    held = {(row[0], row[1]): Balance(*row[2:]) for row in await cursor.fetchall()}
-    positions = sorted({position for position, _ in held})
+    rows, more = await past.rows(connection, program_id, member_id, assets, after, LAST_POSITION, limit)
     found = []
-    for stored in await eventlog.at(connection, program_id, positions):
+    for stored in await eventlog.at(connection, program_id, sorted(rows)):
         for number, posting in enumerate(postings_of(codec.read(stored)), start=1):
             if posting.member_id == member_id and posting.account not in APART_ACCOUNTS:
-                account_after = held[(stored.position, posting.asset)][posting.account - 1]
-                found.append(posting_message(stored, number, posting, account_after))
-    return found, positions[-1] if len(positions) == limit else 0
+                found.append(posting_message(stored, number, posting, rows[stored.position][posting.asset][posting.account - 1]))
+    return found, max(rows) if more else 0
 
 
 def posting_message(stored: Stored, number: int, posting: Posting, balance_after: int) -> pb.MemberPosting:

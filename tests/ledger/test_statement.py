@@ -182,6 +182,26 @@ promotions:
     assert {one.plan_id for one in found.postings[:5]} == {"more"}
 
 
+def test_pages_of_postings_hold_everything_also_where_entries_move_money_and_points(shop: Client) -> None:
+    """A page counts entries; none is cut in two between its assets, and none is left out at the end of a page."""
+    found, token = list[str](), ""
+    while True:
+        request = lp.ListPostingsRequest(program_id=shop.program_id, member_id="mei", page_size=1, page_token=token)
+        page = shop.ledger.ListPostings(request)
+        assert len({posting.position for posting in page.postings}) == 1
+        found += [posting.posting_id for posting in page.postings]
+        token = page.next_page_token
+        if not token:
+            break
+    expected = [
+        f"{entry.position}.{number}"
+        for entry in log_of(shop)
+        for number, posting in enumerate(_postings(entry), start=1)
+        if posting.member_id == "mei" and posting.account != log_pb2.ACCOUNT_DEPOSIT
+    ]
+    assert found == expected
+
+
 # ---------------------------------------------------------------- what does not add up
 
 

@@ -89,8 +89,8 @@ def fetch(call: Call, member: str, from_: datetime | None, to: datetime | None) 
             case "opening":
                 found.after = step.opening.position
                 found.opening = {one.currency: figures_of(one) for one in step.opening.balances}
-            case "posting":
-                found.postings.append(step.posting)
+            case "postings":
+                found.postings.extend(step.postings.postings)
             case "closing":
                 found.last, ended = step.closing.position, True
                 found.closing = {one.currency: figures_of(one) for one in step.closing.balances}

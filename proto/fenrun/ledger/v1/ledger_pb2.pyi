@@ -2419,30 +2419,52 @@ class GetStatementResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPENING_FIELD_NUMBER: _builtins.int
-    POSTING_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opening(self) -> Global___StatementBalances: ...
     @_builtins.property
-    def posting(self) -> Global___StatementPosting: ...
+    def postings(self) -> Global___StatementPostings: ...
     @_builtins.property
     def closing(self) -> Global___StatementBalances: ...
     def __init__(
         self,
         *,
         opening: Global___StatementBalances | None = ...,
-        posting: Global___StatementPosting | None = ...,
+        postings: Global___StatementPostings | None = ...,
         closing: Global___StatementBalances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "posting", b"posting", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "postings", b"postings", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "posting", b"posting", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "postings", b"postings", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["opening", "posting", "closing"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["opening", "postings", "closing"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
 Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
+class StatementPostings(_message.Message):
+    """Some entries' postings, in the order of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementPosting]: ...
+    def __init__(
+        self,
+        *,
+        postings: _abc.Iterable[Global___StatementPosting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["postings", b"postings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementPostings: _TypeAlias = StatementPostings  # noqa: Y015
 
 @_typing.final
 class StatementBalances(_message.Message):
