@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from services.audit.cli import app as audit
+from services.audit.cli import audit_app
+from services.auditor import cli as auditor
 from services.console.client import DataDir, one_sentence
 from services.importer.cli import app as importer
 from services.ledger.cli import app as ledger
@@ -38,6 +40,7 @@ def serve(
         composition.serve(Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
+auditor.register(audit_app)
 for service in (ops, referral, ledger, statistics, audit, importer):
     app.add_typer(service)
 

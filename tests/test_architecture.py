@@ -70,3 +70,20 @@ def test_a_service_never_imports_another(service: str) -> None:
         for module in imports(path):
             others = tuple(f"services.{other}." for other in SERVICE_NAMES if other != service)
             assert not module.startswith(others), f"{name(path)} imports {module}"
+
+
+# What wrote, chained or projected the log; the verifier recomputes all of it.
+NOT_BELIEVED = (
+    "services.kernel.chain",
+    "services.runtime.eventlog",
+    "services.runtime.replaying",
+    "services.runtime.writer",
+    "services.ops",
+)
+
+
+@pytest.mark.parametrize("path", sorted(SERVICES.glob("auditor/verifying/*.py")), ids=name)
+def test_the_verifier_calls_nothing_that_wrote_or_projected_the_log(path: Path) -> None:
+    for module in imports(path):
+        assert not module.startswith(NOT_BELIEVED), f"{name(path)} imports {module}"
+        assert ".projection" not in module and ".views" not in module, f"{name(path)} imports {module}"

@@ -5,6 +5,7 @@ Rich is imported where it is used: most of what a command costs is its imports.
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Cell = str | int | None
 # Tighter and tighter: (thousands grouped, spaces between columns, columns of zeros left out).
 STYLES = ((True, 2, False), (False, 1, False), (True, 2, True), (False, 1, True))
+# How often a bar that is moved by hand is drawn.
+REFRESH_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,30 @@ def print_json_lines(documents: Iterable[Any]) -> None:
 def flush() -> None:
     """Hands on what is said so far, for a command that goes on."""
     sys.stdout.flush()
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work in stages; call what it gives with (stage, done, in all). On a terminal only.
+
+    Nothing but those calls moves it: a thread of its own would be in the way of work that forks.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    out = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    last = ("", 0.0)
+    with Progress(*columns, console=out, disable=not out.is_terminal, auto_refresh=False) as bar:
+        task = bar.add_task("", total=None)
+
+        def told(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if stage != last[0] or now - last[1] > REFRESH_S or done == total:
+                last = (stage, now)
+                bar.update(task, description=stage, completed=done, total=total, refresh=True)
+
+        yield told
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from services.kernel.times import DAY_US
 from services.ledger import codec
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
-from services.ledger.domain.books import Balance, Books, evolve
+from services.ledger.domain.books import Balance, Books, Evidence, evolve
 from services.ledger.domain.decide import decide
 from services.ledger.domain.plan import canonical, content_hash, parse
 
@@ -394,6 +394,14 @@ def test_a_rate_is_exact() -> None:
     assert Rate.of_percent("2.5%").of(299_900) == 7498
     assert Rate.of_percent("2.5%").exactly_of(299_900) == "7497.5"
     assert Rate.of_percent("0.333333333%").decimal == "0.00333333333"
+
+
+def test_tiers_that_rest_on_one_order_stand_in_one_order_however_the_state_came_about() -> None:
+    """Folded from the log they come as the order gave them, loaded as the view keeps them; what is decided must not depend on it."""
+    resting = [Evidence("zoe", "manager", "", 7), Evidence("ada", "manager", "", 7), Evidence("bob", "director", "", 5)]
+    for order in (resting, resting[::-1]):
+        found = Books(evidence={"O1": list(order)}).tiers_resting_on("O1")
+        assert [one.member_id for one in found] == ["bob", "ada", "zoe"]
 
 
 def test_a_plan_that_is_refused_for_itself_is_still_answered_where_it_was_published_before() -> None:

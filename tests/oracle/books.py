@@ -550,7 +550,7 @@ class Books:
     def _who(self, member_id: str, at: int) -> Who:
         binding, standing = self.bindings[member_id], self.standing(member_id, at)
         bound = binding.position if binding.locked and binding.referrer_id else 0
-        return Who(member_id, self.tier(member_id, at), bound, standing.position if standing else 0)
+        return Who(member_id, self.tier(member_id, at), bound, standing.position if standing and not standing.frozen else 0)
 
     def _earned_in_period(self, plan: Plan, paid_at: int) -> dict[tuple[str, str], int]:
         """(rule id, member) -> what rules capped by period have given in the period of paid_at by the orders so far."""

@@ -445,7 +445,8 @@ class Books:
     def tiers_resting_on(self, order_id: str) -> list[Evidence]:
         if not self.complete and order_id not in self.evidence:
             raise NotLoaded(f"evidence of order {order_id}")
-        return self.evidence.get(order_id, [])
+        # In one order, whether folded from the log or loaded from a view: a decision lists what changes in it.
+        return sorted(self.evidence.get(order_id, []), key=lambda evidence: (evidence.position, evidence.member_id))
 
     def is_closed(self, period_id: str) -> bool:
         if self.closed_periods is None:
