@@ -6,7 +6,7 @@ the log, which never changes.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from fenrun.log.v1 import log_pb2
@@ -108,7 +108,7 @@ async def apart(connection: Connection, program_id: str, members: Sequence[str],
     if not now or not as_of.asked:
         return now
     found = dict.fromkeys(now, 0)
-    for stored in await apart_entries(connection, program_id, as_of.position):
+    async for stored in apart_entries(connection, program_id, as_of.position):
         if as_of.counts(stored):
             for posting in postings_of(stored):
                 key = (posting.member_id, Account(posting.account))
@@ -117,14 +117,17 @@ async def apart(connection: Connection, program_id: str, members: Sequence[str],
     return found
 
 
-async def apart_entries(connection: Connection, program_id: str, last: int) -> list[Stored]:
-    """The entries that moved deposits or margins, up to a position. '0' is the character after '/'."""
-    cursor = await connection.execute(
-        f"select {COLUMNS} from fenrun.entries where program_id = %s and position <= %s and (stream >= 'deposit/' and stream < 'deposit0'"
-        " or stream >= 'stock/' and stream < 'stock0') order by position".encode(),
-        [program_id, last],
-    )
-    return [Stored(*row) for row in await cursor.fetchall()]
+async def apart_entries(connection: Connection, program_id: str, last: int) -> AsyncGenerator[Stored]:
+    """The entries that moved deposits or margins, up to a position, in no order, through a server-side cursor."""
+    async with connection.transaction(), connection.cursor("apart") as cursor:
+        # '0' is the character after '/'.
+        await cursor.execute(
+            f"select {COLUMNS} from fenrun.entries where program_id = %s and position <= %s"
+            " and (stream >= 'deposit/' and stream < 'deposit0' or stream >= 'stock/' and stream < 'stock0')".encode(),
+            [program_id, last],
+        )
+        async for row in cursor:
+            yield Stored(*row)
 
 
 class TrialBalances:

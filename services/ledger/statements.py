@@ -82,10 +82,9 @@ async def _apart_positions(connection: Connection, program_id: str, member_id: s
     cursor = await connection.execute("select from ledger.apart where program_id = %s and member_id = %s limit 1", [program_id, member_id])
     if await cursor.fetchone() is None:
         return []
-    entries = await past.apart_entries(connection, program_id, last)
     return [
         stored.position
-        for stored in entries
+        async for stored in past.apart_entries(connection, program_id, last)
         if stored.position > after and any(posting.member_id == member_id for posting in past.postings_of(stored))
     ]
 
