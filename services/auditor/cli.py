@@ -1,4 +1,4 @@
-"""`fenrun audit export` and `fenrun audit verify`. Exporting asks a server; verifying asks nobody."""
+"""`fenrun audit export`, `verify` and `report`. Exporting asks a server; the others ask nobody."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fenrun.log.v1 import log_pb2 as log
 
     from services.audit.domain.checkpoint import VerifierKey
+    from services.auditor.verifying.report import Report
 else:
     pb = Lazy("fenrun.audit.v1.audit_pb2")
     ledger = Lazy("fenrun.ledger.v1.ledger_pb2")
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the group `audit`."""
     command(app, "export")(export)
     app.command("verify")(verify)
+    app.command("report")(report)
 
 
 # ---------------------------------------------------------------- export
@@ -125,6 +127,9 @@ def verify(
     work_dir: Annotated[
         Path | None, typer.Option(help="Where to keep an index while verifying, some 40 bytes an entry.", file_okay=False)
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Write the page for people too, with what was found on it.", dir_okay=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Verifies a bundle: no database, no network. Exit status 0 only if everything holds; else the first bad position is named."""
@@ -137,15 +142,53 @@ def verify(
         with terminal.stages() as progress:
             asked = run.Verification(bundle, trusted, kept, processes or run.processors(), progress, work_dir)
             try:
-                report = run.verify(asked)
+                found = run.verify(asked)
             except (WorkerLost, OSError) as problem:
                 raise Failed(f"not verified: {problem}") from problem
         if as_json:
-            terminal.print_json(report.to_json())
+            terminal.print_json(found.to_json())
         else:
-            terminal.say(*report.lines())
-        if not report.holds:
+            terminal.say(*found.lines())
+        if page is not None:
+            _write_page(bundle, page, found)
+        if not found.holds:
             raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- report
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="The directory that `fenrun audit export` made.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML page to write; it takes the place of an older one.", dir_okay=False)] = None,
+    to: Annotated[
+        int | None, typer.Option(help="As of this position: what came later is left out. Default: all that the bundle has.", min=1)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON, on stdout.")] = False,
+) -> None:
+    """Writes a bundle's figures as one page for people: balances, flows, the referral tree, findings. Verifies nothing."""
+    with one_sentence():
+        if out is None and not as_json:
+            raise Failed("say where the page goes: --out report.html; or --json for the figures alone")
+        told = _write_page(bundle, out, None, to)
+        if as_json:
+            terminal.print_json(told)
+
+
+def _write_page(bundle: Path, out: Path | None, found: "Report | None", to: int | None = None) -> dict[str, object]:
+    """Gives the figures for machines."""
+    from services.auditor.report import bundled
+
+    with terminal.stages() as progress:
+        try:
+            made, origin = bundled.made_of(bundled.Asked(bundle, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", found, progress, to))
+            if out is not None:
+                bundled.write(made, origin, out)
+        except (bundled.CannotReport, bundled.NotABundle, OSError) as problem:
+            raise Failed(f"no page was written: {problem}") from problem
+    if out is not None:
+        terminal.notice(f"{out}: open it in a browser; it needs no network.")
+    return bundled.to_json(made, origin)
 
 
 def _keys(text: str) -> "Sequence[VerifierKey]":

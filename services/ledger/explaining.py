@@ -1,4 +1,7 @@
-"""Why a posting has its amount: the shares behind it, re-derived from the frozen plan and people, told in numbers and in sentences."""
+"""Why a posting has its amount: the shares behind it, re-derived from the frozen plan and people, told in numbers and in sentences.
+
+Pure: `views.explain` brings the entries from the database, an auditor's report from a bundle.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -39,27 +42,19 @@ from services.ledger.domain.orders import standing_of
 from services.ledger.domain.periods import Tree
 from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.rules import Amount, Counted, Differential, Paying, Peer, PeriodPool, Rank, Rule, Seat, Triggered, Volume
-from services.ledger.views import postings_of
-from services.runtime import eventlog
 from services.runtime.currency import to_major
-from services.runtime.eventlog import Connection
-from services.runtime.stored import entry_message
 
 
-async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
-    """The whole story of one posting. Raises PostingUnknown."""
-    position, number = (int(part) for part in posting_id.split("."))
-    found = await eventlog.at(connection, program_id, [position - 1, position])
-    if not found or found[-1].position != position:
-        raise PostingUnknown(posting_id)
-    stored = found[-1]
-    entry = codec.read(stored)
-    postings = postings_of(entry)
-    if number > len(postings):
-        raise PostingUnknown(posting_id)
+def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
+    """The whole story of an entry's posting, counted from 1; all but the entry itself, which the caller has.
+
+    `earlier`: what stands in the entry's stream before it, oldest first. Raises PostingUnknown.
+    """
+    postings: Sequence[Posting] = getattr(entry.decision, "postings", ())
+    if not 0 < number <= len(postings):
+        raise PostingUnknown(f"{entry.position}.{number}")
     posting = postings[number - 1]
     answer = pb.ExplainResponse(
-        entry=entry_message(stored, found[0].hash if position > 1 else bytes(32)),
         posting=log_pb2.Posting(
             account=posting.account.value,  # type: ignore[arg-type]  # same numbers
             member_id=posting.member_id,
@@ -68,8 +63,6 @@ async def explain(connection: Connection, program_id: str, posting_id: str, plan
         ),
     )
     answer.sentences.append(_opening(posting, entry))
-    history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [entry.stream])]
-    earlier = [one for one in history if one.position < position]
     match entry.fact:
         case OrderPaid() | OrderRefunded() | OrderVoided():
             if isinstance(entry.fact, OrderVoided):

@@ -23,7 +23,7 @@ from services.kernel.refusals import (
     TokenInvalid,
 )
 from services.kernel.times import to_text
-from services.ledger import codec, explaining, simulating, statements, telling, views
+from services.ledger import codec, simulating, statements, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.documents import Documents, draft, simulated
 from services.ledger.domain import commands as c
@@ -391,7 +391,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection, eventlog.snapshot(connection):
             await eventlog.head(connection, request.program_id)
             plans = await self._ledger.plans(connection, request.program_id)
-            return await explaining.explain(connection, request.program_id, request.posting_id, plans)
+            return await views.explain(connection, request.program_id, request.posting_id, plans)
 
     @unary
     async def TrialBalance(self, request: pb.TrialBalanceRequest, context: Context) -> pb.TrialBalanceResponse:

@@ -7,8 +7,8 @@ from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown
-from services.ledger import codec, past
+from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown, PostingUnknown
+from services.ledger import codec, explaining, past
 from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
 from services.ledger.domain.facts import Account, GroupFailed, GroupFormed, GroupJoined, Person, Posting
 from services.ledger.domain.plan import PlanVersion
@@ -16,7 +16,7 @@ from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
 from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
-from services.runtime.stored import Stored, timestamp
+from services.runtime.stored import Stored, entry_message, timestamp
 
 LAST_POSITION = 2**63 - 1
 
@@ -231,3 +231,16 @@ def posting_message(stored: Stored, number: int, posting: Posting, balance_after
         amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
         balance_after=type_pb2.Money(minor_units=balance_after, currency=posting.asset),
     )
+
+
+async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
+    """The whole story of one posting. Raises PostingUnknown."""
+    position, number = (int(part) for part in posting_id.split("."))
+    found = await eventlog.at(connection, program_id, [position - 1, position])
+    if not found or found[-1].position != position:
+        raise PostingUnknown(posting_id)
+    stored = found[-1]
+    history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [stored.stream]) if one.position < position]
+    answer = explaining.explain(codec.read(stored), number, history, plans)
+    answer.entry.CopyFrom(entry_message(stored, found[0].hash if position > 1 else bytes(32)))
+    return answer
