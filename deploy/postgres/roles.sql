@@ -19,7 +19,7 @@ end $$;
 grant usage on schema fenrun, ledger, referral, statistics, audit to fenrun_service;
 grant select, insert on fenrun.entries, fenrun.replaced_rows to fenrun_service;
 grant select, insert on fenrun.programs to fenrun_service;
-grant update (head_position, head_hash, head_recorded_us) on fenrun.programs to fenrun_service;
+grant update (head_position, head_hash, head_recorded_us, rebuilt) on fenrun.programs to fenrun_service;
 grant select on fenrun.migrations, fenrun.readable_entries to fenrun_service;
 grant select, insert, update, delete on fenrun.followed, fenrun.quarantined to fenrun_service;
 -- Views are rebuilt from the log at will; only the log is for ever.

@@ -43,6 +43,8 @@ MEMBER_COLUMNS = "member_id, tier, tier_position, locked, referrer_id, binding_p
 BALANCE_COLUMNS = "pending, available, reserved, paid, debt, accrued, reversed, adjusted"
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
+# Members of one program that are kept from batch to batch; beyond it all of it is read anew.
+MEMBERS_KEPT = 100_000
 
 
 class Ledger:
@@ -96,9 +98,21 @@ class Ledger:
         """Whoever's code stands on an order: the lock may fall to them. Anybody else it falls to was named before."""
         return (command.fact.referrer_id,) if isinstance(command, c.RecordOrder) and command.fact.referrer_id else ()
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str]) -> Books:
+    def keep(self, state: Books) -> int:
+        """People, where they stand, and the roles that were looked at stay: orders ask for the same ones again and again."""
+        if state.closing or len(state.members) > MEMBERS_KEPT:
+            return 0
+        state.streams, state.balances, state.holds, state.apart = {}, {}, {}, {}
+        state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
+        return len(state.members)
+
+    async def load(
+        self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str], kept: Books | None
+    ) -> Books:
         """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
-        books = Books(complete=False, currency=head.currency, position=head.position, closed_periods=None)
+        books = kept or Books(complete=False, currency=head.currency, position=head.position, closed_periods=None)
+        # What other services' batches appended since may stand in it.
+        books.streams = {}
         books.plans = await self._plans_at(connection, head.program_id, head.plans)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
         return books
@@ -135,7 +149,7 @@ class Loading:
                 self._balances.add((entries[0].fact.member_id, books.currency))
             elif entries and isinstance(entries[0].fact, GroupOpened):
                 self._members.add(entries[0].fact.opener_id)
-        if any(version.plan.period_rules for version in books.plans) and (recorded or reversing):
+        if books.closed_periods is None and any(version.plan.period_rules for version in books.plans) and (recorded or reversing):
             books.closed_periods = await self._closed_periods()
         if books.sources_due is not None:
             await self._due_of_sources()
@@ -353,13 +367,27 @@ class Loading:
             return
         # Somebody of this batch may come to stand above a buyer.
         self._members |= self._people
-        depth = max((version.plan.depth for version in self._books.plans), default=0)
         # A task looks one up.
-        await self._paths(self._members, max(depth, 1))
+        depth = max([1, *(version.plan.depth for version in self._books.plans)])
+        missing = [member_id for member_id in self._members if not self._is_held(member_id, depth)]
+        if missing:
+            await self._paths(missing, depth)
         codes = {command.fact.referrer_id for command in recorded if command.fact.referrer_id}
         if codes and any(version.plan.touch == "order" for version in self._books.plans):
             # Whether the lock would close a circle is seen only from the whole way up.
             await self._paths(codes, None)
+
+    def _is_held(self, member_id: str, depth: int) -> bool:
+        """Whether a member and who stands up to `depth` above them are at hand."""
+        members = self._books.members
+        for _ in range(depth + 1):
+            if member_id not in members:
+                return False
+            member = members[member_id]
+            if member is None or not member.referrer_id:
+                return True
+            member_id = member.referrer_id
+        return True
 
     async def _paths(self, members: Collection[str], depth: int | None) -> None:
         """These members and who stands up to `depth` (None: at any height) above them, locked or not yet: a lock may fall in this batch."""
@@ -388,8 +416,16 @@ class Loading:
 
     async def _load_roles(self) -> None:
         books = self._books
-        books.roles.update({role: [] for role in self._roles})
-        roles = sorted(self._roles)
+        roles = sorted(self._roles - set(books.roles))
+        if roles:
+            await self._load_grants(roles)
+        holders = {grant.member_id for role in self._roles for grant in books.roles[role]} - set(books.members)
+        if holders:
+            await self._paths(holders, 0)
+
+    async def _load_grants(self, roles: Sequence[tuple[str, str]]) -> None:
+        books = self._books
+        books.roles.update({role: [] for role in roles})
         cursor = await self._connection.execute(
             "select g.grant_id, g.member_id, g.role, g.scope, g.weight, g.from_us, g.until_us, g.position"
             " from unnest(%s::text[], %s::text[]) as r(role, scope)"
@@ -398,9 +434,6 @@ class Loading:
         )
         for row in await cursor.fetchall():
             books.roles[(row[2], row[3])].append(Grant(*row))
-        holders = {grant.member_id for grants in books.roles.values() for grant in grants} - set(books.members)
-        if holders:
-            await self._paths(holders, 0)
 
     async def _load_counters(self) -> None:
         books = self._books

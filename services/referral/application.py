@@ -65,7 +65,11 @@ class Referral:
             return (command.fact.referrer_id,)
         return ()
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[Command], people: Collection[str]) -> Roster:
+    def keep(self, state: Roster) -> int:
+        """Nothing: members are told of less often than orders."""
+        return 0
+
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Command], people: Collection[str], kept: None) -> Roster:
         """The roster as far as these commands look."""
         program_id = head.program_id
         roster = Roster(complete=False, position=head.position, seat_tiers=set())

@@ -34,6 +34,8 @@ class Head(NamedTuple):
     recorded_us: int
     # Where its plan versions stand, oldest first.
     plans: tuple[int, ...] = ()
+    # How often views of the program were rebuilt.
+    rebuilt: int = 0
 
 
 class Fold(NamedTuple):
@@ -72,7 +74,7 @@ def _element(value: int | str | bool | None) -> str:
 async def head(connection: Connection, program_id: str, lock: bool = False) -> Head:
     """The head row; with `lock` nobody else appends until the transaction ends. Raises ProgramUnknown."""
     statement = (
-        "select program_id, currency, head_position, head_hash, head_recorded_us,"
+        "select program_id, currency, head_position, head_hash, head_recorded_us, rebuilt,"
         f" array(select position from fenrun.entries e where e.program_id = p.program_id and {_IS_PLAN} order by position)"
         f" from fenrun.programs p where program_id = %s{' for update' if lock else ''}"
     )
@@ -81,8 +83,8 @@ async def head(connection: Connection, program_id: str, lock: bool = False) -> H
     # A program without a currency is the eventsourcing library's own (runtime/recorder.py); no service of ours writes to it.
     if row is None or not row[1]:
         raise ProgramUnknown(program_id)
-    program_id, currency, position, hash_, recorded_us, plans = row
-    return Head(program_id, currency, position, hash_, recorded_us, tuple(plans))
+    program_id, currency, position, hash_, recorded_us, rebuilt, plans = row
+    return Head(program_id, currency, position, hash_, recorded_us, tuple(plans), rebuilt)
 
 
 async def create_program(connection: Connection, first: Stored, currency: str) -> bool:
@@ -229,7 +231,7 @@ def store(before: Head, draft: Draft, stream_version: int, written: tuple[str, b
 def after(before: Head, stored: Stored) -> Head:
     """The head once an entry is appended."""
     plans = (*before.plans, stored.position) if stored.stream.startswith("plan/") else before.plans
-    return Head(before.program_id, before.currency, stored.position, stored.hash, stored.recorded_us, plans)
+    return Head(before.program_id, before.currency, stored.position, stored.hash, stored.recorded_us, plans, before.rebuilt)
 
 
 def beginning(program_id: str, currency: str) -> Head:
@@ -240,7 +242,7 @@ def beginning(program_id: str, currency: str) -> Head:
 async def append(connection: Connection, expected: Head, entries: Sequence[Stored], changes: Iterable[Changes]) -> None:
     """Appends entries and folds every inline view, in one statement and so one transaction.
 
-    Raises HeadMoved, and then wrote nothing, unless the log still ends with the very entry that was expected.
+    Raises HeadMoved, and then wrote nothing, unless the log still ends with the very entry that was expected and no view was rebuilt.
     """
     calls, values, last = [], [], entries[-1]
     for change in changes:
@@ -253,6 +255,7 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         expected.program_id,
         expected.position,
         expected.hash,
+        expected.rebuilt,
         last.hash,
         last.recorded_us,
         array([e.stream for e in entries]),
@@ -267,7 +270,7 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         [e.hash for e in entries],
     ]
     statement = (
-        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[],"
+        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %s, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[],"
         " %s::bigint[], %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]) as h(base)"
     )
     try:

@@ -215,12 +215,13 @@ class LibraryProgramRecorder(ProgramRecorder):
             entries.append(stored)
         try:
             connection.execute(
-                "select fenrun.append(%s, %s, %b, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],"
+                "select fenrun.append(%s, %s, %b, %s, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],"
                 " %s::text[], %b::bytea[], %b::bytea[], %b::bytea[])",
                 [
                     self.program_id,
                     expected.position,
                     expected.hash,
+                    expected.rebuilt,
                     before.hash,
                     before.recorded_us,
                     array([e.stream for e in entries]),

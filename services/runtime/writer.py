@@ -24,9 +24,10 @@ from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
 
-# Programs whose head is remembered; beyond it the one used longest ago goes.
-HEADS_KEPT = 10_000
-# For so many seconds after another process wrote to a program its head is not remembered: it would be wrong as often as not.
+# Programs that are remembered, and members of all of them together; beyond it the program used longest ago goes. A member takes about half
+# a kilobyte.
+PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
+# For so many seconds after another process wrote to a program it is not remembered: that would be wrong as often as not.
 SHARED_S = 10.0
 
 # The connection broke, none could be had, or it leads to a server that only reads (a standby, after a failover): what was asked for may
@@ -62,8 +63,15 @@ class Participant(Protocol):
         """Members whom a command may put above somebody, so that every service of the batch has them at hand."""
         ...
 
-    async def load(self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str]) -> Any:
-        """The state that deciding these commands needs, as of the head. `people` are those named by the whole batch, in any service."""
+    async def load(self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str], kept: Any) -> Any:
+        """The state that deciding these commands needs, as of the head. `people` are those named by the whole batch, in any service.
+
+        `kept` is what `keep` left of an earlier state, evolved to the head, or None.
+        """
+        ...
+
+    def keep(self, state: Any) -> int:
+        """Cuts a state down to what the next load may begin with; how many members it then holds. 0: nothing is worth keeping."""
         ...
 
     def decide(self, state: Any, command: Any) -> Answer:
@@ -115,14 +123,23 @@ class _Queue:
     task: "asyncio.Task[None] | None" = None
 
 
+@dataclass(slots=True)
+class _Left:
+    """A program as this process left it: the head, and the states of participants there."""
+
+    head: Head
+    states: dict[str, Any] = field(default_factory=dict)
+    members: int = 0
+
+
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 class Writer:
     """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits.
 
-    It remembers where it left each log, and decides from there without asking. Whoever else appended meanwhile is noticed when this one
-    appends: the head is compared by position and hash. Only an answer without an append has to ask.
+    It remembers where it left each log, and of whom it knew what, and decides from there without asking. Whoever else appended meanwhile,
+    or rebuilt a view, is noticed when this one appends: the head is compared. Only an answer without an append has to ask.
     """
 
     def __init__(
@@ -144,8 +161,9 @@ class Writer:
         self._appended = appended
         self._sleep = sleep
         self._queues: dict[str, _Queue] = {}
-        # Heads as this process left them, the one used last at the end.
-        self._heads: dict[str, Head] = {}
+        # Programs as this process left them, the one used last at the end.
+        self._left: dict[str, _Left] = {}
+        self._members_kept = 0
         # Programs that another process wrote to lately, and until when this one asks for their heads again each time.
         self._shared: dict[str, float] = {}
 
@@ -198,7 +216,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         contended, waited_s, pause_s = False, 0.0, 0.01
         while batch:
-            began_s, known = loop.time(), self._heads.pop(program_id, None)
+            began_s, known = loop.time(), self._recall(program_id)
             try:
                 async with self._connect() as connection:
                     done = await self._attempt(connection, program_id, batch, known, lock=contended)
@@ -247,40 +265,58 @@ class Writer:
                     await self._settle(program_id, [item], queue)
                 return
 
-    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], known: Head | None, lock: bool) -> int:
+    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], known: _Left | None, lock: bool) -> int:
         """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
         if lock:
             async with connection.transaction():
                 before = await eventlog.head(connection, program_id, lock=True)
-                answers, after = await self._decide_and_append(connection, before, batch, asked=True)
+                answers, after, states = await self._decide_and_append(connection, before, batch, None)
         else:
-            before = known or await eventlog.head(connection, program_id)
-            answers, after = await self._decide_and_append(connection, before, batch, asked=known is None)
+            before = known.head if known else await eventlog.head(connection, program_id)
+            answers, after, states = await self._decide_and_append(connection, before, batch, known)
         # Only now is everything committed.
         for item, answer in zip(batch, answers, strict=False):
             _resolve(item, answer)
         if program_id not in self._shared or self._shared[program_id] < asyncio.get_running_loop().time():
-            self._heads[program_id] = after
-            if len(self._heads) > HEADS_KEPT:
-                del self._heads[next(iter(self._heads))]
+            self._remember(program_id, after, states)
         if after.position > before.position:
             self._appended(program_id)
         return len(answers)
 
+    def _recall(self, program_id: str) -> "_Left | None":
+        """What is remembered of a program, and no longer is: whatever fails from here on was decided from something doubtful."""
+        left = self._left.pop(program_id, None)
+        if left is not None:
+            self._members_kept -= left.members
+        return left
+
+    def _remember(self, program_id: str, head: Head, states: dict[str, Any]) -> None:
+        left = self._left[program_id] = _Left(head)
+        for participant in self._participants:
+            members = participant.keep(states[participant.name]) if participant.name in states else 0
+            if members:
+                left.states[participant.name] = states[participant.name]
+                left.members += members
+        self._members_kept += left.members
+        while self._members_kept > MEMBERS_KEPT or len(self._left) > PROGRAMS_KEPT:
+            self._recall(next(iter(self._left)))
+
     async def _decide_and_append(
-        self, connection: Connection, head: Head, batch: Sequence[_Waiting], asked: bool
-    ) -> tuple[list[Outcome | Refusal], Head]:
-        """(an answer for each command that was decided, the head after them). `asked`: the head was read just now."""
+        self, connection: Connection, head: Head, batch: Sequence[_Waiting], known: "_Left | None"
+    ) -> tuple[list[Outcome | Refusal], Head, dict[str, Any]]:
+        """(an answer for each command that was decided, the head and the states after them). Without `known` the head was read just now."""
+        states: dict[str, Any] = dict(known.states) if known else {}
         if self._by_command[type(batch[0].command)].alone(batch[0].command):
-            batch = batch[:1]
+            # It looks at everything of some kind; what others left would only be in its way.
+            batch, states = batch[:1], {}
         commands: dict[str, list[Any]] = {}
         for item in batch:
             commands.setdefault(self._by_command[type(item.command)].name, []).append(item.command)
         taking_part = [participant for participant in self._participants if participant.name in commands]
         people = {one for participant in taking_part for command in commands[participant.name] for one in participant.people(command)}
-        states = {
-            participant.name: await participant.load(connection, head, commands[participant.name], people) for participant in taking_part
-        }
+        for participant in taking_part:
+            kept = states.get(participant.name)
+            states[participant.name] = await participant.load(connection, head, commands[participant.name], people, kept)
         changes = {participant.name: participant.changes() for participant in self._participants}
         now, expected, stored_entries = self._now_us(), head, []
         answers: list[Outcome | Refusal] = []
@@ -324,10 +360,10 @@ class Writer:
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
             await eventlog.append(connection, expected, stored_entries, changes.values())
-        elif not asked or any(isinstance(answer, Refusal) for answer in answers):
+        elif known or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
-        return answers, head
+        return answers, head, states
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
@@ -337,5 +373,5 @@ def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:
 
 async def _still_at(connection: Connection, head: Head) -> None:
     """Raises HeadMoved when somebody appended since `head` was read."""
-    if (await eventlog.head(connection, head.program_id)).hash != head.hash:
+    if await eventlog.head(connection, head.program_id) != head:
         raise HeadMoved

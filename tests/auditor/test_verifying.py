@@ -13,7 +13,7 @@ from fenrun.log.v1 import log_pb2
 from services.audit.domain.merkle import Frontier, Node, consistency_parts, hashes, perfect
 from services.auditor import tables
 from services.auditor.bundle import frame_at, read_manifest, varint
-from services.auditor.verifying import deciding, index, run
+from services.auditor.verifying import deciding, index, run, scanning
 from services.auditor.verifying.history import STREAMS_KEPT, History
 from services.auditor.verifying.processes import Children, WorkerLost
 from services.auditor.verifying.report import Bad, Report
@@ -103,8 +103,8 @@ def test_what_is_missing_where_a_share_ends_is_found_all_the_same(kind: str, tmp
 def opened(path: Path, work: Path) -> History:
     """The history of a bundle, as verifying makes it."""
     manifest, secret = read_manifest(path), bytes(32)
-    for number in range(len(manifest.segments)):
-        assert run._scan_one(path, manifest, (), work, secret, number).finding is None
+    for segment in manifest.segments:
+        assert scanning.scan(path, manifest.program_id, (), work, secret, segment).finding is None
     run._numbered(work, None)
     return History(path, manifest, work, secret)
 

@@ -19,8 +19,10 @@ import grpc
 import psycopg
 from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
 
+from services.audit import signing
 from services.runtime.embedded import EmbeddedPostgres, last_log_lines
-from tests.bench import load, machine, report, retail, shop
+from tests.bench import auditing, load, machine, report, retail, shop
+from tests.bench.auditing import Audited
 from tests.bench.load import Case, Measured, Where
 from tests.bench.machine import ROOT, Meter
 from tests.bench.report import Growth, Ratio, Row
@@ -50,6 +52,7 @@ RATIOS = (
 )
 
 QUICK_ORDER_LINES = 20_000
+KEY_FILE = "checkpoint.key"
 START_S = 60
 STOP_S = 20
 REPLAY_S = 600
@@ -77,6 +80,7 @@ class Bench:
         self._channel = grpc.insecure_channel(where.address)
         self.runs: dict[str, list[Measured]] = {}
         self.growth: list[Growth] = []
+        self.audits: list[list[Audited]] = []
         self.retail: retail.Retail | None = None
 
     def close(self) -> None:
@@ -107,6 +111,10 @@ class Bench:
                 program = f"{key}-r{number}"
                 self._note(number, key, retail.run(self.retail, self.where, program, self._scratch, self.owner))
                 self._note(number, REPLAY_IMPORT, self._replay(program))
+                self.audits.append(auditing.run(self.where, program, self._scratch, self._scratch / KEY_FILE))
+                for audited in self.audits[-1]:
+                    rate = audited.entries / audited.wall_s
+                    print(f"round {number + 1}  {audited.title:20} {rate:>9,.0f}/s   {audited.memory_mib:,.0f} MiB", flush=True)
             elif key == REPLAY:
                 self._note(number, key, self._replay(shop.TREE.program))
                 self._replay(shop.RICH.program)
@@ -156,7 +164,11 @@ def serving(scratch: Path) -> Iterator[Where]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         command = [sys.executable, "-m", "services", "serve", "--listen", address]
-        environment = retail.environment(FENRUN_DSN=database.dsn, FENRUN_DATA_DIR=str(scratch / "none"))
+        signing.create(scratch / KEY_FILE, "bench.example")
+        # Everything on: the tree is kept, and checkpoints of it are signed and published.
+        told = {"DSN": database.dsn, "DATA_DIR": scratch / "none", "CHECKPOINT_KEY_FILE": scratch / KEY_FILE}
+        told |= {"CHECKPOINT_DIR": scratch / "checkpoints", "CHECKPOINT_SECONDS": 1}
+        environment = retail.environment(**{f"FENRUN_{name}": str(value) for name, value in told.items()})
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             _await_ready(server, address, scratch / "server.log")
@@ -208,6 +220,8 @@ def section(bench: Bench, how: str, directory: Path, commit: str) -> str:
         sizes = [run.items for run in runs[REPLAY]]
         rows.append(Row(f"replay of the program above, {min(sizes):,} to {max(sizes):,} entries", "entries", runs[REPLAY]))
     rates("Import and replay", rows)
+    if bench.audits:
+        lines += ["", "### The import, audited", "", *report.audits(bench.audits)]
     if not bench.retail:
         lines += ["", "Import: skipped, the files of Online Retail were not there."]
     grown = [one for one in bench.growth if one.orders]

@@ -55,10 +55,15 @@ class Meter:
         busy = sum(int(columns[column]) for column in BUSY_COLUMNS) / TICKS_PER_S
         client = time.process_time()
         if self._children:
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            client += used.ru_utime + used.ru_stime
+            client += children_s()
         stats = _stats()
         return time.perf_counter(), busy, _of_tree(stats, self._server_pid), _of_tree(stats, self._database_pid), client
+
+
+def children_s() -> float:
+    """Processor seconds of all children that have ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _stats() -> dict[int, list[str]]:
@@ -76,12 +81,22 @@ def _stats() -> dict[int, list[str]]:
 
 def _of_tree(stats: dict[int, list[str]], root: int) -> float:
     """Processor seconds of a process, its descendants, and those of them that have ended and were waited for."""
+    members = _members(stats, root)
+    return sum(int(column) for pid in members if pid in stats for column in stats[pid][TIMES]) / TICKS_PER_S
+
+
+def tree_of(root: int) -> set[int]:
+    """A process and its living descendants."""
+    return _members(_stats(), root)
+
+
+def _members(stats: dict[int, list[str]], root: int) -> set[int]:
     members = {root}
     size = 0
     while size != len(members):
         size = len(members)
         members |= {pid for pid, columns in stats.items() if int(columns[PARENT]) in members}
-    return sum(int(column) for pid in members if pid in stats for column in stats[pid][TIMES]) / TICKS_PER_S
+    return members
 
 
 def described(owner: psycopg.Connection[tuple[str]], database_directory: Path) -> list[tuple[str, str]]:

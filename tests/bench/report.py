@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.auditing import Audited
 from tests.bench.load import Measured
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -85,6 +86,23 @@ def _rate(row: Row) -> tuple[str, ...]:
         used(lambda run: run.usage.database_s),
         used(lambda run: run.usage.client_s),
         spread(strangers),
+    )
+
+
+def audits(rounds: Sequence[Sequence[Audited]]) -> list[str]:
+    """One row for each command, over all rounds."""
+    head = ("command", "entries", "seconds", "entries a second", "cores busy", "memory at most, MiB")
+    return table(head, [_audit(runs) for runs in zip(*rounds, strict=True)])
+
+
+def _audit(runs: Sequence[Audited]) -> tuple[str, ...]:
+    return (
+        runs[0].title,
+        f"{runs[0].entries:,}",
+        spread([run.wall_s for run in runs], 1),
+        spread([run.entries / run.wall_s for run in runs]),
+        spread([run.processor_s / run.wall_s for run in runs], 1),
+        spread([run.memory_mib for run in runs]),
     )
 
 

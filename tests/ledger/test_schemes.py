@@ -437,6 +437,11 @@ def test_whom_an_attribution_shuts_out_stays_out_whatever_is_refunded() -> None:
     assert story.money("A") == {"pending": 1, "accrued": 1} and story.money("B") == {}
     story.given(refund("R1", (1, 0, 60)))
     assert story.money("A") == {"accrued": 1, "reversed": 1} and story.money("B") == {}
+    # A creator whose cap for the period is used up earns nothing, and the referrer nothing either: the line is still the creator's.
+    capped = Story(plan({**creator, "cap_minor": {"period": 1}}, FIRST))
+    for order_id in ("O1", "O2"):
+        capped.given(sold(order_id, "C", 100, attributions=named("creator", "A")))
+    assert capped.money("A") == {"pending": 1, "accrued": 1} and capped.money("B") == {}
     # Without a creator the referrer earns as always.
     assert postings(story.when(sold("O2", "C", 100))) == [("COMMISSION", "", -10), ("PENDING", "B", 10)]
 

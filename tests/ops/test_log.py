@@ -115,6 +115,23 @@ def test_a_spoiled_view_is_found_and_rebuilt_and_the_old_rows_kept(shop: Client,
     assert shop.differences() == []
 
 
+def test_a_rebuild_corrects_a_server_that_remembers_the_spoiled_row(shop: Client, dsn: str) -> None:
+    """The server has loaded a wrong referrer and pays by it; once the view is rebuilt it pays the right one, though nothing came."""
+    shop.enroll("ghost")
+    # Of what was known of C nothing is kept across a release, which looks at everything.
+    shop.release(as_of=3)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update ledger.members set referrer_id = 'ghost' where program_id = %s and member_id = 'C'", [shop.program_id])
+
+    def paid(order_id: str) -> list[str]:
+        return [earning.member_id for earning in shop.order(order_id, "C", line(1, 1000)).earnings]
+
+    assert paid("spoiled") == ["ghost"]
+    shop.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="ledger.members"))
+    assert paid("rebuilt") == ["B"]
+    assert shop.differences() == []
+
+
 def test_a_changed_entry_is_found_by_the_chain(shop: Client, dsn: str) -> None:
     """Only somebody who takes the trigger away can change an entry; the replay names the position."""
     with psycopg.connect(dsn) as connection:

@@ -116,16 +116,15 @@ def _merged(given: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 
 def _lines_of_exclusive_rules(scene: Scene, remaining: Remaining) -> set[int]:
-    """The lines on which somebody earns by an `exclusive` rule; asked for the order as it was told."""
+    """The lines on which somebody earns by an `exclusive` rule before its caps; asked for the order as it was told."""
     lines: set[int] = set()
     for rule in scene.plan.rules:
         if rule.kind == "attributed" and rule.with_referrer == "exclusive":
-            shares: list[Share] = []
             for line in scene.order.lines:
                 if rule.when.holds(scene.order, line, scene.plan.zone_ns) and lives(line, remaining):
-                    given = _attributed(scene, rule, line, remaining)
-                    shares += [Share(line.line_no, rule, payee, amount) for payee, amount in _merged(given).items()]
-            lines |= {share.line_no for share in _capped(scene, rule, shares) if share.payee and share.amount > 0}
+                    given = _merged(_attributed(scene, rule, line, remaining))
+                    if any(payee and amount > 0 for payee, amount in given.items()):
+                        lines.add(line.line_no)
     return lines
 
 

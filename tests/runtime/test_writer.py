@@ -36,8 +36,11 @@ class Refusing:
     def people(self, command: Any) -> tuple[str, ...]:
         return ()
 
-    async def load(self, connection: Any, head: Head, commands: Any, people: Any) -> None:
+    async def load(self, connection: Any, head: Head, commands: Any, people: Any, kept: Any) -> None:
         return None
+
+    def keep(self, state: Any) -> int:
+        return 0
 
     def decide(self, state: Any, command: Any) -> Answer:
         self.asked += 1

@@ -106,9 +106,9 @@ def _scan(asked: Verification, manifest: Manifest, work: Path, secret: bytes, si
     for segment in segments:
         if not (asked.bundle / segment.path).is_file():
             raise Bad(Finding("hashes and chain", segment.first_position, f"{segment.path} is missing", "its entries", "nothing"))
-    scan = partial(_scan_one, asked.bundle, manifest, tuple(sizes), work, secret)
+    scan = partial(scanning.scan, asked.bundle, manifest.program_id, tuple(sizes), work, secret)
     scanned = []
-    for one in _map(pool, scan, range(len(segments))):
+    for one in _map(pool, scan, segments):
         asked.progress("hashes", one.last_position, manifest.entries)
         scanned.append(one)
         if one.finding is not None:
@@ -122,12 +122,6 @@ def _scan(asked: Verification, manifest: Manifest, work: Path, secret: bytes, si
         if one.finding is not None:
             raise Bad(one.finding)
     return scanned
-
-
-def _scan_one(bundle: Path, manifest: Manifest, sizes: Sequence[int], work: Path, secret: bytes, number: int) -> Scanned:
-    segment = manifest.segments[number]
-    inside = [size for size in sizes if segment.first_position <= size <= segment.last_position]
-    return scanning.scan(bundle, manifest, segment, inside, work, secret)
 
 
 def _join(manifest: Manifest, segments: Sequence[Scanned], sizes: Sequence[int]) -> dict[int, bytes]:

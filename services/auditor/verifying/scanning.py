@@ -18,7 +18,7 @@ from fenrun.log.v1 import log_pb2
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.auditor.bundle import File, Manifest, frames, hash_file
+from services.auditor.bundle import File, frames, hash_file
 from services.auditor.verifying.index import Records, fact_key, stream_key
 from services.auditor.verifying.report import Bad, Finding
 from services.auditor.verifying.tree import Peaks, add_leaf
@@ -71,17 +71,17 @@ class Scanned:
     finding: Finding | None = None
 
 
-def scan(bundle: Path, manifest: Manifest, segment: File, sizes: Iterable[int], work: Path, secret: bytes) -> Scanned:
+def scan(bundle: Path, program_id: str, sizes: Iterable[int], work: Path, secret: bytes, segment: File) -> Scanned:
     """Reads a segment once. `sizes`: tree sizes that a checkpoint is of. Writes index records and offsets into `work`."""
     scanned = Scanned(segment.first_position, segment.last_position)
     try:
-        _scan(bundle, manifest, segment, set(sizes), work, secret, scanned)
+        _scan(bundle, program_id, segment, set(sizes), work, secret, scanned)
     except Bad as bad:
         scanned.finding = bad.finding
     return scanned
 
 
-def _scan(bundle: Path, manifest: Manifest, segment: File, sizes: set[int], work: Path, secret: bytes, scanned: Scanned) -> None:
+def _scan(bundle: Path, program_id: str, segment: File, sizes: set[int], work: Path, secret: bytes, scanned: Scanned) -> None:
     records, offsets = Records(work, secret), array("Q")
     position = segment.first_position
     last: log_pb2.Entry | None = None
@@ -91,7 +91,7 @@ def _scan(bundle: Path, manifest: Manifest, segment: File, sizes: set[int], work
                 if position > segment.last_position:
                     raise Bad(_finding(position, f"{segment.path} goes on after its last position", "the end of the file", "an entry"))
                 entry = parsed(raw, position)
-                _check(entry, raw, position, manifest.program_id, last)
+                _check(entry, raw, position, program_id, last)
                 if last is None:
                     scanned.first_previous_hash, scanned.first_recorded_us = entry.previous_hash, micros(entry.recorded_at)
                 add_leaf(scanned.peaks, entry.hash)

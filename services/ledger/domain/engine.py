@@ -371,7 +371,8 @@ def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Room
 
 
 def _pays_somebody(standing: Standing, line: OrderLine, index: int, rule: Rule) -> bool:
-    """Whether an exclusive rule pays somebody on a line as it was told: a refund never brings back what that put out of force."""
+    """Whether an exclusive rule pays somebody on a line as it was told: a refund never brings back what that put out of force. A cap that
+    is used up does not either: the line is still theirs."""
     assert isinstance(rule, Attributed)
     amount = amount_for(standing, line, index, rule)
     count = line.quantity if amount.per == "unit" else 1
