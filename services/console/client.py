@@ -99,6 +99,39 @@ At = Annotated[
 ]
 
 
+def position_or_time(text: str) -> int | datetime:
+    return int(text) if text.isascii() and text.isdigit() else parse_time(text)
+
+
+# For reads: `as_of: AsOf = None, occurred_by: OccurredBy = None`; `ask_as_of` puts them into a request.
+AsOf = Annotated[
+    Any,
+    typer.Option("--as-of", parser=position_or_time, metavar="POSITION|TIME", help="As the book stood right after this entry, or then."),
+]
+OccurredBy = Annotated[
+    datetime | None,
+    typer.Option("--occurred-by", parser=parse_time, metavar="TIME", help="Of that, only what had happened in the world by then."),
+]
+
+
+def ask_as_of(request: Any, as_of: int | datetime | None, occurred_by: datetime | None) -> None:
+    """Asks for another time than now."""
+    if isinstance(as_of, int):
+        if as_of >= 2**63:
+            raise typer.BadParameter(f"there is no position {as_of}")
+        request.position = as_of
+    elif as_of is not None:
+        request.recorded_at.CopyFrom(timestamp(as_of))
+    if occurred_by is not None:
+        request.occurred_at.CopyFrom(timestamp(occurred_by))
+
+
+def told_as_of(position: int, occurred_by: datetime | None) -> str:
+    """What an answer is true at, for people."""
+    happened = f", of what had happened by {terminal.when(timestamp(occurred_by))}" if occurred_by else ""
+    return f"at position {position}{happened}"
+
+
 def timestamp(moment: datetime | None = None) -> "Timestamp":
     """The contract's form of a time; of now, if none is given: time enters here, at the edge."""
     from google.protobuf.timestamp_pb2 import Timestamp

@@ -58,6 +58,22 @@ def paragraph(text: str, first: str = "", then: str = "") -> None:
         say(((then if number else first) + line.plain).rstrip())
 
 
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return console().width
+
+
+def broken(text: str, columns: int) -> list[str]:
+    """Text in lines of at most so many columns, broken between words where there are any. What would steer the terminal is shown as �."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    if cell_len(shown) <= columns:
+        return [shown]
+    return [line.plain.rstrip() for line in Text(shown).wrap(console(), columns)]
+
+
 def notice(line: str) -> None:
     """A line on stderr, so that stdout stays what was asked for."""
     sys.stderr.write(f"{line}\n")
@@ -148,9 +164,14 @@ def _plain(field: Any, value: Any) -> Any:
     return value.hex() if field.type == field.TYPE_BYTES else value
 
 
+def json_text(document: Any) -> str:
+    """One document, as `print_json` writes it."""
+    return json.dumps(document, ensure_ascii=False, indent=2)
+
+
 def print_json(document: Any) -> None:
     """One document on stdout."""
-    say(json.dumps(document, ensure_ascii=False, indent=2))
+    say(json_text(document))
 
 
 def print_json_lines(documents: Iterable[Any]) -> None:

@@ -23,7 +23,7 @@ from services.kernel.refusals import (
     TokenInvalid,
 )
 from services.kernel.times import to_text
-from services.ledger import codec, sealed, simulating, telling, views
+from services.ledger import codec, sealed, simulating, statements, telling, views
 from services.ledger.application import Ledger, orders_due
 from services.ledger.documents import Documents, draft, simulated
 from services.ledger.domain import commands as c
@@ -32,7 +32,9 @@ from services.ledger.domain.books import fold_period
 from services.ledger.domain.lint import Finding, beside, refusing, together
 from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.simulating import Report
+from services.ledger.past import Sums, TrialBalances
 from services.runtime import eventlog, tokens
+from services.runtime.as_of import as_asked
 from services.runtime.eventlog import Connection, Head
 from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
@@ -63,6 +65,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         self._ledger = ledger
         # One simulation takes a core for itself: two at once, and others wait.
         self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
+        self._trial_balances = TrialBalances(dsn)
         self._documents = Documents()
 
     # ------------------------------------------------------------ orders
@@ -325,10 +328,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @streaming
     async def SimulatePlan(self, request: pb.SimulatePlanRequest, context: Context) -> AsyncIterator[pb.SimulatePlanResponse]:
         plan = await self._documents.run(simulated, request.document)
-        from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
-        to_us = moment("to", request.to) if request.HasField("to") else None
-        if from_us is not None and to_us is not None and to_us <= from_us:
-            raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+        from_us, to_us = _span(request)
 
         def work(connection: Sync, progress: Callable[[int, int], None]) -> Report:
             return simulating.simulate(connection, request.program_id, plan, from_us, to_us, progress)
@@ -376,16 +376,10 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
-            match request.WhichOneof("as_of"):
-                case "position":
-                    position = within(request.position, now.position)
-                case "recorded_at":
-                    position = await eventlog.position_at(connection, request.program_id, moment("recorded_at", request.recorded_at))
-                case _:
-                    position = now.position
+            at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
-            found = await views.balance(connection, request.program_id, request.member_id, asset, position)
-        return pb.GetBalanceResponse(balance=found, as_of_position=position)
+            found = await views.balance(connection, request.program_id, request.member_id, asset, at)
+        return pb.GetBalanceResponse(balance=found, as_of_position=at.position)
 
     @unary
     async def ListPostings(self, request: pb.ListPostingsRequest, context: Context) -> pb.ListPostingsResponse:
@@ -395,9 +389,28 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
             await views.require_member(connection, request.program_id, request.member_id)
-            found, last = await views.postings(connection, request.program_id, request.member_id, after, page_size(request.page_size))
+            assets = await self._assets(connection, await eventlog.head(connection, request.program_id))
+            limit = page_size(request.page_size)
+            found, last = await views.postings(connection, request.program_id, request.member_id, assets, after, limit)
         token = tokens.make("postings", request.member_id, last) if last else ""
         return pb.ListPostingsResponse(postings=found, next_page_token=token)
+
+    @streaming
+    async def GetStatement(self, request: pb.GetStatementRequest, context: Context) -> AsyncIterator[pb.GetStatementResponse]:
+        from_us, to_us = _span(request)
+        async with self._connect() as connection:
+            await check_fresh(connection, request.program_id, request.consistency)
+            now = await eventlog.head(connection, request.program_id)
+            plans = await self._ledger.plans(connection, request.program_id)
+            assets = await self._assets(connection, now)
+            after = 0 if from_us is None else await eventlog.position_at(connection, request.program_id, from_us - 1)
+            last = now.position if to_us is None else await eventlog.position_at(connection, request.program_id, to_us - 1)
+        span = (min(after, last), last)
+        async with contextlib.aclosing(
+            statements.statement(self._connect, request.program_id, assets, request.member_id, *span, plans)
+        ) as parts:
+            async for part in parts:
+                yield part
 
     @unary
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
@@ -409,35 +422,54 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @unary
     async def TrialBalance(self, request: pb.TrialBalanceRequest, context: Context) -> pb.TrialBalanceResponse:
         async with self._connect() as connection, eventlog.snapshot(connection):
-            position = await check_fresh(connection, request.program_id, request.consistency)
+            await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
+            at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
-            accounts = await views.trial_balance(connection, request.program_id, asset)
-        return pb.TrialBalanceResponse(accounts=accounts, position=position)
+            sums: Sums = {} if at.occurred_us is not None else await views.trial_balance(connection, request.program_id, asset)
+        if at.asked:
+            sums = await self._trial_balances.at(request.program_id, asset, at, now.position, sums)
+        return pb.TrialBalanceResponse(accounts=views.account_balances(sums, asset), position=at.position)
 
     @unary
     async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
-        after = ""
-        if request.page_token:
-            [_, _, after] = _page(request.page_token, "balances", "", str)
         limit = page_size(request.page_size)
         async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
             now = await eventlog.head(connection, request.program_id)
+            at = await as_asked(connection, now, request)
+            after = ""
+            if request.page_token:
+                [_, _, position, after] = _page(request.page_token, "balances", at.asked, int, str)
+                # All pages of the past are of one position.
+                at = at._replace(position=within(position, now.position)) if at.asked else at
             asset = await self._asset(connection, now, request.asset)
-            found = await views.balances(connection, request.program_id, asset, after, limit)
-        token = tokens.make("balances", "", found[-1].member_id) if len(found) == limit else ""
-        return pb.ListBalancesResponse(balances=found, next_page_token=token, position=now.position)
+            found = await views.balances(connection, request.program_id, asset, at, after, limit)
+        token = tokens.make("balances", at.asked, at.position, found[-1].member_id) if len(found) == limit else ""
+        return pb.ListBalancesResponse(balances=found, next_page_token=token, position=at.position)
 
     async def _asset(self, connection: Connection, head: Head, asked: str) -> str:
         """The asset a read is about; the program's currency where none is named. Raises AssetUnknown."""
         if asked in ("", head.currency):
             return head.currency
-        plans = await self._ledger.plans(connection, head.program_id)
-        known = [head.currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
+        known = await self._assets(connection, head)
         if asked not in known:
             raise AssetUnknown(asked, known)
         return asked
+
+    async def _assets(self, connection: Connection, head: Head) -> list[str]:
+        """The program's currency and every kind of points that any version of the plan names."""
+        plans = await self._ledger.plans(connection, head.program_id)
+        return [head.currency, *dict.fromkeys(name for version in plans for name in version.plan.points)]
+
+
+def _span(request: Any) -> tuple[int | None, int | None]:
+    """(from, to) of a request for a span of time; None: open. Raises Malformed."""
+    from_us = moment("from", getattr(request, "from")) if request.HasField("from") else None
+    to_us = moment("to", request.to) if request.HasField("to") else None
+    if from_us is not None and to_us is not None and to_us <= from_us:
+        raise Malformed("to", f"to, {to_text(to_us)}, is not after from, {to_text(from_us)}")
+    return from_us, to_us
 
 
 def _bounded(field: str, amount: int) -> int:
@@ -446,8 +478,8 @@ def _bounded(field: str, amount: int) -> int:
     return amount
 
 
-def _page(token: str, call: str, about: str, kind: type) -> Any:
-    found = tokens.parts(token, "page_token", (str, str, kind))
+def _page(token: str, call: str, about: str, *kinds: type) -> Any:
+    found = tokens.parts(token, "page_token", (str, str, *kinds))
     if found[:2] != (call, about):
         raise TokenInvalid("page_token")
     return found

@@ -8,16 +8,18 @@ from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
 from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown, PostingUnknown
-from services.ledger import codec, explaining, sealed
-from services.ledger.application import BALANCE_COLUMNS
-from services.ledger.domain.booking import adjusts, booked_us
+from services.ledger import codec, explaining, past, sealed
+from services.ledger.domain.booking import Seal, adjusts, booked_us
 from services.ledger.domain.books import APART_ACCOUNTS, NOTHING, Balance, ClosedPeriod, fold_order, fold_period
 from services.ledger.domain.facts import Account, GroupFailed, GroupFormed, GroupJoined, Person, Posting
 from services.ledger.domain.plan import PlanVersion
 from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
+from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
-from services.runtime.stored import entry_message, timestamp
+from services.runtime.stored import Stored, entry_message, timestamp
+
+LAST_POSITION = 2**63 - 1
 
 
 async def require_member(connection: Connection, program_id: str, member_id: str) -> None:
@@ -27,20 +29,21 @@ async def require_member(connection: Connection, program_id: str, member_id: str
         raise MemberUnknown(member_id)
 
 
-async def balance(connection: Connection, program_id: str, member_id: str, currency: str, position: int) -> pb.Balance:
-    """A member's balance as it was right after the entry at `position`."""
+async def balance(connection: Connection, program_id: str, member_id: str, currency: str, as_of: AsOf) -> pb.Balance:
+    """A member's balance. Raises MemberUnknown."""
     await require_member(connection, program_id, member_id)
-    cursor = await connection.execute(
-        f"select {BALANCE_COLUMNS}, position from ledger.balances where program_id = %s and member_id = %s"
-        " and asset = %s and position <= %s order by position desc limit 1".encode(),
-        [program_id, member_id, currency, position],
-    )
-    row = await cursor.fetchone()
-    answer = balance_message(member_id, currency, Balance(*row[:8]) if row else NOTHING, row[8] if row else 0)
-    apart = await _apart(connection, program_id, currency, [member_id])
-    answer.deposit_minor = apart.get((member_id, Account.DEPOSIT), 0)
-    answer.margin_minor = apart.get((member_id, Account.MARGIN), 0)
-    return answer
+    [found] = await _balances_of(connection, program_id, [member_id], currency, as_of)
+    return found
+
+
+async def _balances_of(connection: Connection, program_id: str, members: Sequence[str], currency: str, as_of: AsOf) -> list[pb.Balance]:
+    held = await past.held(connection, program_id, members, currency, as_of)
+    apart = await past.apart(connection, program_id, members, currency, as_of)
+    found = [balance_message(member_id, currency, *held.get(member_id, (NOTHING, 0))) for member_id in members]
+    for one in found:
+        one.deposit_minor = apart.get((one.member_id, Account.DEPOSIT), 0)
+        one.margin_minor = apart.get((one.member_id, Account.MARGIN), 0)
+    return found
 
 
 def balance_message(member_id: str, currency: str, held: Balance, position: int) -> pb.Balance:
@@ -59,37 +62,24 @@ def balance_message(member_id: str, currency: str, held: Balance, position: int)
     )
 
 
-async def balances(connection: Connection, program_id: str, currency: str, after: str, limit: int) -> list[pb.Balance]:
-    """Balances now, by member id, of up to `limit` members after one."""
+async def balances(connection: Connection, program_id: str, currency: str, as_of: AsOf, after: str, limit: int) -> list[pb.Balance]:
+    """Balances by member id, of up to `limit` members after one; as of another time, of those enrolled by then."""
+    enrolled, values = "", list[str | int | None]()
+    if as_of.asked:
+        enrolled = (
+            " and exists (select from fenrun.entries e where e.program_id = m.program_id and e.stream = 'member/' || m.member_id"
+            " and e.stream_version = 1 and e.position <= %s and (%s::bigint is null or e.occurred_us <= %s))"
+        )
+        values = [as_of.position, as_of.occurred_us, as_of.occurred_us]
     cursor = await connection.execute(
-        f"select m.member_id, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}, b.position"
-        " from (select member_id from ledger.members where program_id = %s and member_id > %s order by member_id limit %s) m"
-        " left join lateral (select * from ledger.balances b where b.program_id = %s and b.member_id = m.member_id and b.asset = %s"
-        " order by b.position desc limit 1) b on true order by m.member_id".encode(),
-        [program_id, after, limit, program_id, currency],
+        f"select member_id from ledger.members m where program_id = %s and member_id > %s{enrolled} order by member_id limit %s".encode(),
+        [program_id, after, *values, limit],
     )
-    found = [
-        balance_message(row[0], currency, Balance(*row[1:9]) if row[9] is not None else NOTHING, row[9] or 0)
-        for row in await cursor.fetchall()
-    ]
-    apart = await _apart(connection, program_id, currency, [one.member_id for one in found])
-    for one in found:
-        one.deposit_minor = apart.get((one.member_id, Account.DEPOSIT), 0)
-        one.margin_minor = apart.get((one.member_id, Account.MARGIN), 0)
-    return found
+    return await _balances_of(connection, program_id, [member_id for (member_id,) in await cursor.fetchall()], currency, as_of)
 
 
-async def _apart(connection: Connection, program_id: str, asset: str, members: Sequence[str]) -> dict[tuple[str, int], int]:
-    """{(member, account): balance now} of deposits and margins."""
-    cursor = await connection.execute(
-        "select member_id, account, balance from ledger.apart where program_id = %s and member_id = any(%s::text[]) and asset = %s",
-        [program_id, eventlog.array(members), asset],
-    )
-    return {(member_id, account): balance for member_id, account, balance in await cursor.fetchall()}
-
-
-async def trial_balance(connection: Connection, program_id: str, currency: str) -> list[pb.AccountBalance]:
-    """The sum of the members' accounts and the company's own; together they are zero."""
+async def trial_balance(connection: Connection, program_id: str, currency: str) -> dict[Account, int]:
+    """The sums of the members' accounts and the company's own, now; together they are zero."""
     cursor = await connection.execute(
         "select coalesce(sum(b.pending), 0)::bigint, coalesce(sum(b.available), 0)::bigint, coalesce(sum(b.reserved), 0)::bigint,"
         " coalesce(sum(b.paid), 0)::bigint, coalesce(sum(b.debt), 0)::bigint from ledger.members m"
@@ -108,9 +98,13 @@ async def trial_balance(connection: Connection, program_id: str, currency: str) 
     cursor = await connection.execute(
         "select account, balance from ledger.company where program_id = %s and asset = %s", [program_id, currency]
     )
-    found |= {Account(account): held for account, held in await cursor.fetchall()}
+    return found | {Account(account): held for account, held in await cursor.fetchall()}
+
+
+def account_balances(sums: Mapping[Account, int], currency: str) -> list[pb.AccountBalance]:
+    """Every account of the chart, those of nothing too."""
     return [
-        pb.AccountBalance(account=account.value, balance=type_pb2.Money(minor_units=found.get(account, 0), currency=currency))  # type: ignore[arg-type]  # same numbers
+        pb.AccountBalance(account=account.value, balance=type_pb2.Money(minor_units=sums.get(account, 0), currency=currency))  # type: ignore[arg-type]  # same numbers
         for account in Account
     ]
 
@@ -213,38 +207,35 @@ def postings_of(entry: Entry) -> tuple[Posting, ...]:
     return getattr(entry.decision, "postings", ())
 
 
-async def postings(connection: Connection, program_id: str, member_id: str, after: int, limit: int) -> tuple[list[pb.MemberPosting], int]:
+async def postings(
+    connection: Connection, program_id: str, member_id: str, assets: Sequence[str], after: int, limit: int
+) -> tuple[list[pb.MemberPosting], int]:
     """The postings of the next `limit` entries that moved a member's money, and the last position read (0: no more)."""
-    cursor = await connection.execute(
-        f"select position, asset, {BALANCE_COLUMNS} from ledger.balances where program_id = %s and member_id = %s and position > %s"
-        " order by position limit %s".encode(),
-        [program_id, member_id, after, limit],
-    )
-    held = {(row[0], row[1]): Balance(*row[2:]) for row in await cursor.fetchall()}
-    positions = sorted({position for position, _ in held})
     seals = await sealed.seals(connection, program_id)
+    rows, more = await past.rows(connection, program_id, member_id, assets, after, LAST_POSITION, limit)
     found = []
-    for stored in await eventlog.at(connection, program_id, positions):
-        adjusted = adjusts(stored.position, stored.occurred_us, seals)
+    for stored in await eventlog.at(connection, program_id, sorted(rows)):
         for number, posting in enumerate(postings_of(codec.read(stored)), start=1):
             if posting.member_id == member_id and posting.account not in APART_ACCOUNTS:
-                account_after = held[(stored.position, posting.asset)][posting.account - 1]
-                found.append(
-                    pb.MemberPosting(
-                        posting_id=f"{stored.position}.{number}",
-                        position=stored.position,
-                        type=stored.type,
-                        stream=stored.stream,
-                        occurred_at=timestamp(stored.occurred_us),
-                        recorded_at=timestamp(stored.recorded_us),
-                        account=posting.account.value,  # type: ignore[arg-type]  # same numbers
-                        amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
-                        balance_after=type_pb2.Money(minor_units=account_after, currency=posting.asset),
-                        booked_at=timestamp(booked_us(stored.position, stored.occurred_us, seals)),
-                        adjusts=sealed.period_message(adjusted) if adjusted else None,
-                    )
-                )
-    return found, positions[-1] if len(positions) == limit else 0
+                found.append(posting_message(stored, number, posting, rows[stored.position][posting.asset][posting.account - 1], seals))
+    return found, max(rows) if more else 0
+
+
+def posting_message(stored: Stored, number: int, posting: Posting, balance_after: int, seals: Sequence[Seal]) -> pb.MemberPosting:
+    late_for = adjusts(stored.position, stored.occurred_us, seals)
+    return pb.MemberPosting(
+        posting_id=f"{stored.position}.{number}",
+        position=stored.position,
+        type=stored.type,
+        stream=stored.stream,
+        occurred_at=timestamp(stored.occurred_us),
+        recorded_at=timestamp(stored.recorded_us),
+        account=posting.account.value,  # type: ignore[arg-type]  # same numbers
+        amount=type_pb2.Money(minor_units=posting.amount_minor, currency=posting.asset),
+        balance_after=type_pb2.Money(minor_units=balance_after, currency=posting.asset),
+        booked_at=timestamp(booked_us(stored.position, stored.occurred_us, seals)),
+        adjusts=sealed.period_message(late_for) if late_for else None,
+    )
 
 
 async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.console import terminal
-from services.console.client import At, Call, Lazy, command, new_id, parse_time, timestamp
+from services.console.client import AsOf, At, Call, Lazy, OccurredBy, ask_as_of, command, new_id, parse_time, timestamp, told_as_of
 from services.console.terminal import Column, when
 from services.referral import naming_cli
 
@@ -170,9 +170,12 @@ def list_roles(
     call: Call,
     member: Annotated[str, typer.Option(help="Of one member.")] = "",
     at: Annotated[Any, typer.Option(parser=parse_time, metavar="TIME", help="Only those in effect then.")] = None,
+    as_of: AsOf = None,
+    occurred_by: OccurredBy = None,
 ) -> None:
     """Who holds which role, by role and place."""
     request = pb.ListRolesRequest(program_id=call.program, member_id=member, at=timestamp(at) if at else None)
+    ask_as_of(request, as_of, occurred_by)
     found = list(call.pages(call.referral.ListRoles, request, "roles"))
     if call.as_json:
         return terminal.print_json({"roles": [terminal.plain(one) for one in found]})
@@ -190,9 +193,11 @@ def _until(role: "pb.Role") -> str:
 
 
 @command(member_app)
-def show(call: Call, member: Member) -> None:
-    """One member: tier, binding, how many they brought."""
-    found = call.referral.GetMember(pb.GetMemberRequest(program_id=call.program, member_id=member))
+def show(call: Call, member: Member, as_of: AsOf = None, occurred_by: OccurredBy = None) -> None:
+    """One member: tier, binding, how many they brought; or the first two as of another time."""
+    request = pb.GetMemberRequest(program_id=call.program, member_id=member)
+    ask_as_of(request, as_of, occurred_by)
+    found = call.referral.GetMember(request)
     if call.as_json:
         return terminal.print_json(terminal.plain(found))
     one = found.member
@@ -203,8 +208,11 @@ def show(call: Call, member: Member) -> None:
         f"enrolled  {when(one.enrolled_at)}",
         f"tier      {_tier(one)}",
         f"binding   {bound}",
-        f"brought   {found.direct_count} directly",
     )
+    if as_of is None and occurred_by is None:
+        terminal.say(f"brought   {found.direct_count} directly")
+    else:
+        terminal.say(f"as of     {told_as_of(found.as_of_position, occurred_by).removeprefix('at ')}")
 
 
 def _tier(member: "pb.Member") -> str:
@@ -216,9 +224,17 @@ def _tier(member: "pb.Member") -> str:
 
 
 @command(member_app)
-def upline(call: Call, member: Member, depth: Annotated[int, typer.Option(help="Levels up; 0: as far as 100.", min=0)] = 0) -> None:
+def upline(
+    call: Call,
+    member: Member,
+    depth: Annotated[int, typer.Option(help="Levels up; 0: as far as 100.", min=0)] = 0,
+    as_of: AsOf = None,
+    occurred_by: OccurredBy = None,
+) -> None:
     """The locked path from a member up, nearest first."""
-    found = call.referral.GetUpline(pb.GetUplineRequest(program_id=call.program, member_id=member, max_depth=depth))
+    request = pb.GetUplineRequest(program_id=call.program, member_id=member, max_depth=depth)
+    ask_as_of(request, as_of, occurred_by)
+    found = call.referral.GetUpline(request)
     if call.as_json:
         return terminal.print_json(terminal.plain(found))
     if not found.members:

@@ -4,7 +4,7 @@ from fenrun.referral.v1 import referral_pb2 as pb
 from fenrun.referral.v1 import referral_pb2_grpc
 
 from services.kernel.refusals import TokenInvalid
-from services.referral import codec, keeping, views
+from services.referral import codec, keeping, past, views
 from services.referral.domain import facts as f
 from services.referral.domain.decide import (
     CorrectBinding,
@@ -18,6 +18,7 @@ from services.referral.domain.decide import (
 )
 from services.referral.names import MasterKeys
 from services.runtime import eventlog, tokens
+from services.runtime.as_of import as_asked
 from services.runtime.serving import Context, Told, actor, check_fresh, moment, page_size, receipt, unary
 from services.runtime.writer import Connect, Outcome, Writer
 
@@ -73,31 +74,43 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
     async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
         limit = page_size(request.page_size)
         at_us = moment("at", request.at) if request.HasField("at") else None
-        about = f"{request.member_id}:{at_us}"
-        after = ("", "", 0)
-        if request.page_token:
-            call, of, role, scope, position = tokens.parts(request.page_token, "page_token", (str, str, str, str, int))
-            if (call, of) != ("roles", about):
-                raise TokenInvalid("page_token")
-            after = (str(role), str(scope), int(position))
-        async with self._connect() as connection:
+        async with self._connect() as connection, eventlog.snapshot(connection):
             await check_fresh(connection, request.program_id, request.consistency)
-            found = await views.roles(connection, request.program_id, request.member_id, at_us, after, limit)
-        token = tokens.make("roles", about, found[-1].role, found[-1].scope, found[-1].position) if len(found) == limit else ""
-        return pb.ListRolesResponse(roles=found, next_page_token=token)
+            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            about, after = f"{request.member_id}:{at_us}:{as_of.asked}", ("", "", 0)
+            if request.page_token:
+                call, of, role, scope, position = tokens.parts(request.page_token, "page_token", (str, str, str, str, int))
+                if (call, of) != ("roles", about):
+                    raise TokenInvalid("page_token")
+                after = (str(role), str(scope), int(position))
+            if as_of.asked:
+                found, last = await past.roles(connection, request.program_id, request.member_id, at_us, as_of, after, limit)
+            else:
+                found = await views.roles(connection, request.program_id, request.member_id, at_us, after, limit)
+                last = (found[-1].role, found[-1].scope, found[-1].position) if len(found) == limit else None
+        token = tokens.make("roles", about, *last) if last else ""
+        return pb.ListRolesResponse(roles=found, next_page_token=token, as_of_position=as_of.position)
 
     @unary
     async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
-            return await views.member(connection, request.program_id, request.member_id)
+            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            if not as_of.asked:
+                return await views.member(connection, request.program_id, request.member_id)
+            member = await past.member(connection, request.program_id, request.member_id, as_of)
+        return pb.GetMemberResponse(member=member, as_of_position=as_of.position)
 
     @unary
     async def GetUpline(self, request: pb.GetUplineRequest, context: Context) -> pb.GetUplineResponse:
+        depth = request.max_depth or HIGHEST_UPLINE
         async with self._connect() as connection:
             await check_fresh(connection, request.program_id, request.consistency)
-            members, more = await views.upline(connection, request.program_id, request.member_id, request.max_depth or HIGHEST_UPLINE)
-        return pb.GetUplineResponse(members=members, more=more)
+            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            if not as_of.asked:
+                return await views.upline(connection, request.program_id, request.member_id, depth)
+            members, more = await past.upline(connection, request.program_id, request.member_id, depth, as_of)
+        return pb.GetUplineResponse(members=members, more=more, as_of_position=as_of.position)
 
     @unary
     async def ListDownline(self, request: pb.ListDownlineRequest, context: Context) -> pb.ListDownlineResponse:

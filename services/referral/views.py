@@ -22,6 +22,9 @@ STANDING = (
     " exists (select from referral.frozen_tiers f where f.program_id = %s and f.member_id = m.member_id) as frozen"
 )
 
+# Where the log stands, seen by the same statement.
+HEAD = "(select head_position from fenrun.programs where program_id = %s) as head"
+
 
 def member_message(row: Sequence[Any], until_us: int | None = None, frozen: bool = False) -> pb.Member:
     """A row of referral.members, in MEMBER_COLUMNS' order."""
@@ -43,30 +46,31 @@ async def member(connection: Connection, program_id: str, member_id: str) -> pb.
     """One member and how many are locked directly to them. Raises MemberUnknown."""
     cursor = await connection.execute(
         f"select {MEMBER_COLUMNS}, (select count(*) from referral.members b where b.program_id = m.program_id"
-        f" and b.referrer_id = m.member_id and b.locked and b.referrer_id <> ''), {STANDING}"
+        f" and b.referrer_id = m.member_id and b.locked and b.referrer_id <> ''), {HEAD}, {STANDING}"
         " from referral.members m where program_id = %s and member_id = %s".encode(),
-        [program_id, program_id, program_id, member_id],
+        [program_id, program_id, program_id, program_id, member_id],
     )
     row = await cursor.fetchone()
     if row is None:
         raise MemberUnknown(member_id)
-    *columns, direct_count, until_us, frozen = row
-    return pb.GetMemberResponse(member=member_message(columns, until_us, frozen), direct_count=direct_count)
+    *columns, direct_count, head, until_us, frozen = row
+    return pb.GetMemberResponse(member=member_message(columns, until_us, frozen), direct_count=direct_count, as_of_position=head)
 
 
-async def upline(connection: Connection, program_id: str, member_id: str, depth: int) -> tuple[list[pb.Member], bool]:
-    """The locked path above a member, nearest first, at most `depth`, and whether it goes on. Raises MemberUnknown."""
+async def upline(connection: Connection, program_id: str, member_id: str, depth: int) -> pb.GetUplineResponse:
+    """The locked path above a member, nearest first, at most `depth`. Raises MemberUnknown."""
     cursor = await connection.execute(
         f"with recursive path as ("
         f" select {MEMBER_COLUMNS}, 0 as depth from referral.members where program_id = %s and member_id = %s"
         f" union all select {ABOVE}, p.depth + 1 from path p join referral.members m on m.program_id = %s and m.member_id = p.referrer_id"
-        f" where p.locked and p.depth <= %s) select {MEMBER_COLUMNS}, {STANDING} from path m order by depth".encode(),
-        [program_id, member_id, program_id, depth, program_id, program_id],
+        f" where p.locked and p.depth <= %s) select {MEMBER_COLUMNS}, {HEAD}, {STANDING} from path m order by depth".encode(),
+        [program_id, member_id, program_id, depth, program_id, program_id, program_id],
     )
     rows = await cursor.fetchall()
     if not rows:
         raise MemberUnknown(member_id)
-    return [member_message(row[:-2], *row[-2:]) for row in rows[1 : depth + 1]], len(rows) > depth + 1
+    members = [member_message(row[:-3], *row[-2:]) for row in rows[1 : depth + 1]]
+    return pb.GetUplineResponse(members=members, more=len(rows) > depth + 1, as_of_position=rows[0][-3])
 
 
 async def downline(
@@ -99,19 +103,22 @@ async def roles(
         " and (%s::bigint is null or (from_us <= %s and (until_us is null or until_us > %s))) order by role, scope, position limit %s",
         [program_id, *after, member_id, member_id, at_us, at_us, at_us, limit],
     )
-    return [
-        pb.Role(
-            grant_id=grant_id,
-            member_id=holder,
-            role=role,
-            scope=scope,
-            weight=weight,
-            effective_from=timestamp(from_us),
-            effective_until=None if until_us is None else timestamp(until_us),
-            position=position,
-        )
-        for grant_id, holder, role, scope, weight, from_us, until_us, position in await cursor.fetchall()
-    ]
+    return [role_message(row) for row in await cursor.fetchall()]
+
+
+def role_message(row: Sequence[Any]) -> pb.Role:
+    """A row of referral.roles."""
+    grant_id, holder, role, scope, weight, from_us, until_us, position = row
+    return pb.Role(
+        grant_id=grant_id,
+        member_id=holder,
+        role=role,
+        scope=scope,
+        weight=weight,
+        effective_from=timestamp(from_us),
+        effective_until=None if until_us is None else timestamp(until_us),
+        position=position,
+    )
 
 
 async def history(

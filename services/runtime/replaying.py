@@ -31,13 +31,20 @@ def head_position(connection: Sync, program_id: str) -> int:
     return int(row[0])
 
 
-def entries(connection: Sync, program_id: str, last: int, types: Sequence[str] | None = None) -> Iterator[Stored]:
-    """Every entry up to `last` (of some types only), in order, through a server-side cursor so that memory does not grow with the log."""
+def entries(
+    connection: Sync, program_id: str, last: int, types: Sequence[str] | None = None, after: int = 0, occurred_us: int | None = None
+) -> Iterator[Stored]:
+    """Every entry after a position and up to `last` (of some types only, or only what had happened by a time), in order, through a
+    server-side cursor so that memory does not grow with the log."""
     with connection.cursor("replay") as cursor:
         cursor.itersize = CHUNK
-        only, values = ("", []) if types is None else (" and type = any(%s::text[])", [list(types)])
-        query = f"select {COLUMNS} from fenrun.entries where program_id = %s and position <= %s{only} order by position"
-        cursor.execute(query.encode(), [program_id, last, *values])
+        only, values = "", list[object]()
+        if types is not None:
+            only, values = " and type = any(%s::text[])", [list(types)]
+        if occurred_us is not None:
+            only, values = f"{only} and occurred_us <= %s", [*values, occurred_us]
+        query = f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s and position <= %s{only} order by position"
+        cursor.execute(query.encode(), [program_id, after, last, *values])
         for row in cursor:
             yield Stored(*row)
 

@@ -251,7 +251,25 @@ def test_points_have_books_of_their_own(shop: Run) -> None:
     assert "bo 20 0 20 0 20 0 0 0" in said(shop("trial-balance", "--by", "member", "--asset", "stars"))
     assert "ASSET_UNKNOWN" in shop("balance", "bo", "--asset", "moons").stderr
     statement = shop("statement", "bo", "--asset", "stars")
-    assert any("order.paid O1 available 20 20" in line for line in said(statement))
-    money = shop("statement", "bo")
-    assert "bo also has postings of stars" in money.stderr
-    assert document(shop("statement", "bo", "--asset", "stars", "--json"))["closing_minor"]["available"] == 20
+    assert any("order O1: stars available 20 20" in line for line in said(statement))
+    assert document(shop("statement", "bo", "--asset", "stars", "--json"))["closing"]["balances"]["stars"]["available_minor"] == 20
+
+
+# ---------------------------------------------------------------- as of another time
+
+
+def test_books_are_shown_as_of_a_position_a_time_and_what_had_happened(shop: Run) -> None:
+    shop("order", "record", "--order-id", "O1", "--member", "bo", "--paid-at", "2026-01-04", "--line", "A1:1:50.00")
+    shop("order", "record", "--order-id", "O2", "--member", "bo", "--paid-at", "2026-01-03", "--line", "A1:1:10.00")
+    told = said(shop("balance", "mei", "--as-of", "6"))
+    assert told[0] == "mei at position 6" and "pending 5.00" in told
+    assert "pending 1.00" in said(shop("balance", "mei", "--occurred-by", "2026-01-03"))
+    told = said(shop("trial-balance", "--as-of", "6", "--occurred-by", "2026-01-03"))
+    assert told[0].endswith(" at position 6, of what had happened by 2026-01-03T00:00:00Z") and "pending 0.00" in told
+    assert "sum 0.00" in said(shop("trial-balance", "--occurred-by", "2026-01-03"))
+    told = said(shop("trial-balance", "--by", "member", "--occurred-by", "2026-01-03"))
+    assert "at position 7, of what" in told[0] and any(line.startswith("mei 1.00 ") for line in told)
+    assert document(shop("trial-balance", "--by", "member", "--as-of", "6", "--json"))["position"] == 6
+    assert "POSITION_BEYOND_HEAD" in shop("balance", "mei", "--at", "99").stderr
+    assert shop("balance", "mei", "--as-of", "yesterday").exit_code == 2
+    assert shop("balance", "mei", "--as-of", str(2**63)).exit_code == 2

@@ -1,5 +1,6 @@
 """Sealing the books: what is sealed never changes, and what comes too late for it is booked later and points back."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -295,7 +296,9 @@ def test_the_command_line_seals_and_says_what_came_too_late(shop: Client, server
     assert "order.refunded O1" in late
     assert "B pending" in late
     assert run("books", "late", "--seal", "feb") == "nothing came too late\n"
-    assert "adjusts jan" in run("statement", "B")
+    assert "adjusts the period sealed as jan" in run("statement", "B", "--format", "html")
+    assert "调整已结账期间 jan" in run("statement", "B", "--format", "html", "--language", "zh")
+    assert json.loads(run("statement", "B", "--json"))["postings"][2]["posting"]["adjusts"]["seal_id"] == "jan"
     assert '"seal_id": "jan"' in run("books", "seals", "--json")
 
 

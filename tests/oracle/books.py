@@ -199,6 +199,7 @@ class Books:
         self.currency = currency
         self.entries: list[tuple[str, str]] = []
         self.history: list[dict[tuple[str, str], Balance]] = [{}]
+        self.company_history: list[dict[tuple[str, str], int]] = [{}]
         self.plans: list[tuple[int, PublishPlan, Plan]] = []
         self.members: dict[str, Enroll] = {}
         self.bindings: dict[str, Binding] = {}
@@ -336,6 +337,7 @@ class Books:
             for (payee, asset, _), amount in source.pending.items():
                 pending[payee, asset] += amount
         money = {(member_id, self.currency) for member_id in self.members}
+        self.company_history.append(dict(self.company))
         self.history.append({key: self._balance(*key, pending[key]) for key in {*self.net, *self.accrued, *pending, *money}})
         return self.position
 
@@ -362,17 +364,19 @@ class Books:
             accrued=self.accrued[key],
             reversed=self.reversed[key],
             adjusted=self.adjusted[key],
+            deposit=self.deposits[member_id] if money else 0,
+            margin=self.margins[member_id] if money else 0,
         )
 
     def balance(self, member_id: str, asset: str, position: int | None = None) -> Balance:
-        """Where somebody's money of an asset stood right after an entry; deposits and margin as of now."""
-        balance = self.history[self.position if position is None else position].get((member_id, asset), Balance())
-        return replace(balance, deposit=self.deposits[member_id], margin=self.margins[member_id]) if asset == self.currency else balance
+        """Where somebody's money of an asset stood right after an entry."""
+        return self.history[self.position if position is None else position].get((member_id, asset), Balance())
 
-    def company_accounts(self, asset: str) -> Company:
-        """The company's accounts of an asset."""
+    def company_accounts(self, asset: str, position: int | None = None) -> Company:
+        """The company's accounts of an asset right after an entry."""
         names = ("commission", "breakage", "adjustment", "write_off", "clearing", "opening")
-        return Company(**{name: self.company[name, asset] for name in names})
+        company = self.company_history[self.position if position is None else position]
+        return Company(**{name: company.get((name, asset), 0) for name in names})
 
     def assets(self) -> list[str]:
         """The program's currency, then all points that a published plan declares."""

@@ -437,7 +437,7 @@ class TierChanged:
 
 @dataclass(frozen=True)
 class Balance:
-    """Where one member's money of one asset stands; debt is a positive figure. Deposits and margin are apart from the rest, and of now."""
+    """Where one member's money of one asset stands; debt is a positive figure. Deposits and margin are apart from the rest."""
 
     pending: int = 0
     available: int = 0

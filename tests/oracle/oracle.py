@@ -513,13 +513,13 @@ class Oracle:
         """Every member's balance now."""
         return {member_id: self.balance(member_id, asset=asset) for member_id in self.members()}
 
-    def company(self, asset: str = "") -> Company:
-        """The company's accounts now."""
-        return self.books.company_accounts(asset or self.currency)
+    def company(self, asset: str = "", position: int | None = None) -> Company:
+        """The company's accounts right after an entry, or now."""
+        return self.books.company_accounts(asset or self.currency, position)
 
-    def trial_balance(self, asset: str = "") -> dict[str, int]:
-        """Every account with its sign in the book, the members' summed up."""
-        balances = self.balances(asset).values()
+    def trial_balance(self, asset: str = "", position: int | None = None) -> dict[str, int]:
+        """Every account with its sign in the book, the members' summed up; right after an entry, or now."""
+        balances = [self.balance(member_id, position, asset) for member_id in self.members()]
         return {
             "pending": sum(balance.pending for balance in balances),
             "available": sum(balance.available for balance in balances),
@@ -528,7 +528,7 @@ class Oracle:
             "debt": -sum(balance.debt for balance in balances),
             "deposit": sum(balance.deposit for balance in balances),
             "margin": sum(balance.margin for balance in balances),
-            **asdict(self.company(asset)),
+            **asdict(self.company(asset, position)),
         }
 
     def entries(self) -> list[tuple[str, str]]:

@@ -70,3 +70,16 @@ def test_what_orders_did_to_a_tier_is_told_in_words(client: Client, run: Run) ->
     told = [shown.split("Z ", 1)[1] for shown in said(run("member", "history", "bo"))]
     assert told[-2:] == ["promoted from no tier to member with order O1", "member frozen: nothing remains of order O1"]
     assert "frozen: it earns nothing until the next upgrade" in " ".join(said(run("member", "show", "bo")))
+
+
+def test_a_member_and_roles_are_shown_as_of_another_time(run: Run) -> None:
+    said(run("member", "upgrade", "ann", "manager", "--evidence", "seat_granted", "--at", "2026-02-02", "--expires", "2026-04-01"))
+    shown = said(run("member", "show", "ann", "--occurred-by", "2026-03-31"))
+    assert "tier manager, position 5, a seat until 2026-04-01T00:00:00Z" in shown
+    assert "as of position 5, of what had happened by 2026-03-31T00:00:00Z" in shown
+    assert "tier none" in said(run("member", "show", "ann", "--occurred-by", "2026-04-01"))
+    assert "tier none" in said(run("member", "show", "ann", "--as-of", "4"))
+    assert "MEMBER_UNKNOWN" in run("member", "show", "bo", "--as-of", "3").stderr
+    assert said(run("member", "upline", "ann", "--as-of", "4")) == ["ann is locked to nobody"]
+    said(run("role", "grant", "ann", "region", "--from", "2026-02-01", "--at", "2026-01-31", "--grant-id", "g1"))
+    assert [len(said(run("role", "list", "--as-of", position))) for position in ("5", "6")] == [1, 2]

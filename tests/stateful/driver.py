@@ -85,8 +85,8 @@ class Driver(Protocol):
     def balances(self, asset: str = "") -> Mapping[str, Balance]:
         """Every member's; one who never had anything of the asset may be left out."""
 
-    def trial_balance(self, asset: str = "") -> Mapping[str, int]:
-        """Every account with its sign in the book, the members' summed up: the names of docs/accounts.md."""
+    def trial_balance(self, asset: str = "", position: int | None = None) -> Mapping[str, int]:
+        """Every account with its sign in the book, the members' summed up, right after an entry or now: the names of docs/accounts.md."""
 
     def entries(self) -> list[tuple[str, str]]:
         """Type and stream of every entry of the log, oldest first."""

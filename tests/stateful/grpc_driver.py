@@ -670,8 +670,12 @@ class GrpcDriver:
             margin=balance.margin_minor,
         )
 
-    def trial_balance(self, asset: str = "") -> Mapping[str, int]:
-        reply = self._ledger.TrialBalance(ledger_pb2.TrialBalanceRequest(program_id=self.program_id, asset=asset), timeout=TIMEOUT_S)
+    def trial_balance(self, asset: str = "", position: int | None = None) -> Mapping[str, int]:
+        request = ledger_pb2.TrialBalanceRequest(program_id=self.program_id, asset=asset)
+        if position is not None:
+            request.position = position
+        reply = self._ledger.TrialBalance(request, timeout=TIMEOUT_S)
+        assert position is None or reply.position == position
         trial = dict.fromkeys(ACCOUNTS.values(), 0)
         for account in reply.accounts:
             assert account.balance.currency == (asset or self.currency), f"currency: got {account}"

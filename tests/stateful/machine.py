@@ -283,13 +283,18 @@ class BooksMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def look_back(self, data: st.DataObject) -> None:
-        """A balance as it was right after an earlier entry."""
+        """The books as they were right after an earlier entry."""
         draw = Drawing(data.draw, self.oracle)
         position = draw.number(1, self.oracle.position())
         for member_id in self.oracle.members():
             self.agreed = False
-            got, expected = (replace(books.balance(member_id, position), deposit=0, margin=0) for books in (self.books, self.oracle))
+            got, expected = (books.balance(member_id, position) for books in (self.books, self.oracle))
             assert got == expected, f"balance of {member_id!r} at {position}: got {got}, expected {expected}"
+            self.agreed = True
+        for asset in self.oracle.assets():
+            self.agreed = False
+            trial, expected_trial = (books.trial_balance(asset, position) for books in (self.books, self.oracle))
+            assert trial == expected_trial, f"trial balance in {asset} at {position}: got {trial}, expected {expected_trial}"
             self.agreed = True
 
     @rule(data=st.data())

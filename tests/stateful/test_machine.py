@@ -368,8 +368,8 @@ class LateTouchesCount(Oracle):
 class WritesOffAsAdjustment(Oracle):
     """Books a forgiven debt as a correction."""
 
-    def company(self, asset: str = "") -> Company:
-        company = super().company(asset)
+    def company(self, asset: str = "", position: int | None = None) -> Company:
+        company = super().company(asset, position)
         return replace(company, adjustment=company.adjustment + company.write_off, write_off=0)
 
 

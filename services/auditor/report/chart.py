@@ -36,9 +36,13 @@ def draw(flows: Flows) -> Markup:
         middle = LEFT + (slot * index + slot // 2) // 100
         parts.append(_bars(row, flows.asset, middle, bar, y))
         if index % every == 0:
-            label = row.begins[: {"month": 7, "year": 4}.get(flows.unit, 10)]
-            parts.append(element("text", label, x=middle, y=HEIGHT - 10, class_="tick", text_anchor="middle"))
+            parts.append(element("text", step_name(row.begins, flows.unit), x=middle, y=HEIGHT - 10, class_="tick", text_anchor="middle"))
     return element("svg", join(parts), viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="flow", role="img", aria_labelledby="flow-title")
+
+
+def step_name(begins: str, unit: str) -> str:
+    """2026-03-09 of a day or week, 2026-03 of a month, 2026 of a year."""
+    return begins[: {"month": 7, "year": 4}.get(unit, 10)]
 
 
 def _bars(row: FlowRow, asset: str, middle: int, bar: int, y: Callable[[int], int]) -> Markup:

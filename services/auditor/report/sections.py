@@ -140,7 +140,7 @@ def _flow_table(one: Flows) -> Markup:
     # Columns that never moved are left out.
     names = [name.name for name in fields(Flow) if getattr(one.total, name.name) or any(getattr(row.flow, name.name) for row in one.rows)]
     columns = [(both(*UNITS[one.unit]), False), *((both(*FLOWS[name]), True) for name in names)]
-    rows = [(row.begins, *(money(getattr(row.flow, name), one.asset) for name in names)) for row in one.rows]
+    rows = [(chart.step_name(row.begins, one.unit), *(money(getattr(row.flow, name), one.asset) for name in names)) for row in one.rows]
     total = (both("Sum", "合计"), *(money(getattr(one.total, name), one.asset) for name in names))
     made = table(both("Money over time in {asset}", "{asset} 资金流动", asset=told(one.asset)), columns, rows, total)
     if len(rows) <= 24:

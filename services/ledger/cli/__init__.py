@@ -5,11 +5,11 @@ Amounts are typed and shown as people write them (26.90); JSON has minor units (
 
 import typer
 
-from services.ledger.cli import books, happenings, money, orders, plans, sealing
+from services.ledger.cli import books, happenings, money, orders, plans, sealing, statement
 from services.ledger.cli.orders import release_due
 
 app = typer.Typer()
-for part in (plans, orders, happenings, money, books, sealing):
+for part in (plans, orders, happenings, money, books, statement, sealing):
     app.add_typer(part.app)
 
 __all__ = ["app", "release_due"]

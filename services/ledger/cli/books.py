@@ -1,13 +1,14 @@
-"""The books: balances, statements, explanations, the trial balance."""
+"""The books: balances, explanations, the trial balance."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.console import terminal
-from services.console.client import Call, Lazy, command, parse_time, timestamp
-from services.console.terminal import Cell, Column
+from services.console.client import AsOf, Call, Lazy, OccurredBy, ask_as_of, command, position_or_time, told_as_of
+from services.console.terminal import Column
 from services.ledger.cli.words import Asset, Member, people
 from services.runtime.currency import exponent
 
@@ -26,25 +27,22 @@ def net_minor(balance: "pb.Balance") -> int:
     return balance.accrued_minor - balance.reversed_minor + balance.adjusted_minor
 
 
-def _position_or_time(text: str) -> Any:
-    return int(text) if text.isascii() and text.isdigit() else parse_time(text)
-
-
 @command(app)
 def balance(
     call: Call,
     member: Member,
-    at: Annotated[
-        Any, typer.Option(parser=_position_or_time, metavar="POSITION|TIME", help="Right after this entry, or as the book stood then.")
+    as_of: Annotated[
+        Any,
+        typer.Option(
+            "--as-of", "--at", parser=position_or_time, metavar="POSITION|TIME", help="As the book stood right after this entry, or then."
+        ),
     ] = None,
+    occurred_by: OccurredBy = None,
     asset: Asset = "",
 ) -> None:
     """Where a member's money stands, or their points."""
     request = pb.GetBalanceRequest(program_id=call.program, member_id=member, asset=asset)
-    if isinstance(at, int):
-        request.position = at
-    elif at is not None:
-        request.recorded_at.CopyFrom(timestamp(at))
+    ask_as_of(request, as_of, occurred_by)
     answer = call.ledger.GetBalance(request)
     if call.as_json:
         return terminal.print_json(terminal.plain(answer))
@@ -54,55 +52,8 @@ def balance(
     rows += [(name, getattr(found, f"{name}_minor")) for name in ("pending", "available", "reserved", "paid", "debt")]
     # Accounts apart, which few members have.
     rows += [(name, minor) for name, minor in (("deposit", found.deposit_minor), ("margin on stock", found.margin_minor)) if minor]
-    terminal.say(f"{found.member_id} at position {answer.as_of_position}")
+    terminal.say(f"{found.member_id} {told_as_of(answer.as_of_position, occurred_by)}")
     terminal.table([Column(""), Column(found.currency, money=found.currency)], rows)
-
-
-@command(app)
-def statement(
-    call: Call,
-    member: Member,
-    limit: Annotated[int | None, typer.Option(help="Only the newest so many; what was before is the opening.", min=1)] = None,
-    asset: Asset = "",
-) -> None:
-    """A member's postings, oldest first: opening, each with its account's balance after it, closing."""
-    request = pb.ListPostingsRequest(program_id=call.program, member_id=member)
-    moved: list[pb.MemberPosting] = list(call.pages(call.ledger.ListPostings, request, "postings"))
-    asset = asset or call.currency
-    postings = [one for one in moved if one.amount.currency == asset]
-    others = sorted({one.amount.currency for one in moved} - {asset})
-    shown = postings[-limit:] if limit else postings
-    opening, closing = _sums(postings[: len(postings) - len(shown)]), _sums(postings)
-    if call.as_json:
-        document = {"member_id": member, "currency": asset, "opening_minor": opening}
-        return terminal.print_json(document | {"postings": [terminal.plain(one) for one in shown], "closing_minor": closing})
-
-    def ends(name: str, sums: dict[str, int]) -> list[tuple[Cell, ...]]:
-        return [("", "", name if not number else "", account, None, sum_) for number, (account, sum_) in enumerate(sums.items())]
-
-    rows = ends("opening", opening)
-    for one in shown:
-        told = f"{one.type.removesuffix('.v1')} {one.stream.partition('/')[2]}"
-        if one.HasField("adjusts"):
-            told += f", adjusts {one.adjusts.seal_id}"
-        account = terminal.word(log.Account, one.account)
-        at = f"{one.occurred_at.ToDatetime():%Y-%m-%d %H:%M}"
-        rows.append((one.posting_id, at, told, account, one.amount.minor_units, one.balance_after.minor_units))
-    rows += ends("closing", closing)
-    columns = [Column("posting"), Column("at (UTC)"), Column("fact"), Column("account")]
-    columns += [Column("amount", money=asset), Column("balance", money=asset)]
-    terminal.table(columns, rows, ("", "", "net", "", None, sum(closing.values())))
-    if others:
-        terminal.notice(f"{member} also has postings of {', '.join(others)}; see them with --asset")
-
-
-def _sums(postings: list["pb.MemberPosting"]) -> dict[str, int]:
-    """Balance by account, of the accounts that were ever moved; of none at all, a pending zero: every statement opens at 0."""
-    sums: dict[str, int] = {}
-    for one in postings:
-        account = terminal.word(log.Account, one.account)
-        sums[account] = sums.get(account, 0) + one.amount.minor_units
-    return sums or {"pending": 0}
 
 
 @command(app)
@@ -164,34 +115,46 @@ def _major_exact(exact_minor: str, currency: str) -> str:
 def trial_balance(
     call: Call,
     by: Annotated[str, typer.Option(help="account: the company's and the members' accounts. member: a row for each member.")] = "account",
+    as_of: AsOf = None,
+    occurred_by: OccurredBy = None,
     asset: Asset = "",
 ) -> None:
     """The books on one page. By account they sum to zero; by member, net is accrued - reversed + adjusted."""
     if by not in ("account", "member"):
         raise typer.BadParameter("--by is account or member")
     if by == "member":
-        return _by_member(call, asset)
-    found = call.ledger.TrialBalance(pb.TrialBalanceRequest(program_id=call.program, asset=asset))
+        listing = pb.ListBalancesRequest(program_id=call.program, asset=asset)
+        ask_as_of(listing, as_of, occurred_by)
+        return _by_member(call, listing, occurred_by, asset)
+    request = pb.TrialBalanceRequest(program_id=call.program, asset=asset)
+    ask_as_of(request, as_of, occurred_by)
+    found = call.ledger.TrialBalance(request)
     if call.as_json:
         return terminal.print_json(terminal.plain(found))
     rows: list[tuple[str, int]] = [(terminal.word(log.Account, one.account), one.balance.minor_units) for one in found.accounts]
-    terminal.say(f"{call.program} at position {found.position}")
+    terminal.say(f"{call.program} {told_as_of(found.position, occurred_by)}")
     asset = asset or call.currency
     terminal.table([Column("account"), Column(asset, money=asset)], rows, ("sum", sum(amount for _, amount in rows)))
 
 
-def _by_member(call: Call, asset: str) -> None:
-    found: list[pb.Balance] = list(
-        call.pages(call.ledger.ListBalances, pb.ListBalancesRequest(program_id=call.program, asset=asset), "balances")
-    )
+def _by_member(call: Call, request: "pb.ListBalancesRequest", occurred_by: datetime | None, asset: str) -> None:
+    positions: list[int] = []
+
+    def page(request: "pb.ListBalancesRequest") -> "pb.ListBalancesResponse":
+        answer = call.ledger.ListBalances(request)
+        positions.append(answer.position)
+        return answer
+
+    found: list[pb.Balance] = list(call.pages(page, request, "balances"))
     names = ("accrued", "reversed", "adjusted", "net", "pending", "available", "reserved", "paid", "debt")
     amounts: list[list[int]] = [[net_minor(one) if name == "net" else getattr(one, f"{name}_minor") for name in names] for one in found]
     totals = [sum(column) for column in zip(*amounts, strict=True)] or [0] * len(names)
     if call.as_json:
         balances = [terminal.plain(one) | {"net_minor": net_minor(one)} for one in found]
         totals_json = {f"{name}_minor": total for name, total in zip(names, totals, strict=True)}
-        return terminal.print_json({"balances": balances, "totals": totals_json})
+        return terminal.print_json({"balances": balances, "totals": totals_json, "position": positions[-1]})
     asset = asset or call.currency
+    terminal.say(f"{call.program} {told_as_of(positions[-1], occurred_by)}")
     # Adjustments are rare: their column is there only where there are any.
     shown = [index for index, name in enumerate(names) if name != "adjusted" or any(row[index] for row in amounts)]
     terminal.table(

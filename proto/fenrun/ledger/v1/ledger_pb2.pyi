@@ -2175,7 +2175,7 @@ class Balance(_message.Message):
     position: _builtins.int
     """The last entry that moved this balance; 0: none yet."""
     deposit_minor: _builtins.int
-    """Deposits held for the member, and their margin on stock sold on: accounts of their own, apart from the equation above, as of now."""
+    """Deposits held for the member, and their margin on stock sold on: accounts of their own, apart from the equation above."""
     margin_minor: _builtins.int
     def __init__(
         self,
@@ -2212,6 +2212,7 @@ class GetBalanceRequest(_message.Message):
     RECORDED_AT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
     position: _builtins.int
@@ -2224,6 +2225,10 @@ class GetBalanceRequest(_message.Message):
 
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
@@ -2233,10 +2238,11 @@ class GetBalanceRequest(_message.Message):
         recorded_at: _timestamp_pb2.Timestamp | None = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "member_id", b"member_id", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "member_id", b"member_id", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
@@ -2388,6 +2394,182 @@ class MemberPosting(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberPosting: _TypeAlias = MemberPosting  # noqa: Y015
+
+@_typing.final
+class GetStatementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    member_id: _builtins.str
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def consistency(self) -> _type_pb2.ReadConsistency: ...
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        member_id: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        consistency: _type_pb2.ReadConsistency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "from", b"from", "member_id", b"member_id", "program_id", b"program_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opening(self) -> Global___StatementBalances: ...
+    @_builtins.property
+    def postings(self) -> Global___StatementPostings: ...
+    @_builtins.property
+    def closing(self) -> Global___StatementBalances: ...
+    def __init__(
+        self,
+        *,
+        opening: Global___StatementBalances | None = ...,
+        postings: Global___StatementPostings | None = ...,
+        closing: Global___StatementBalances | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "postings", b"postings", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening", "postings", b"postings", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["opening", "postings", "closing"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
+class StatementPostings(_message.Message):
+    """Some entries' postings, in the order of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementPosting]: ...
+    def __init__(
+        self,
+        *,
+        postings: _abc.Iterable[Global___StatementPosting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["postings", b"postings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementPostings: _TypeAlias = StatementPostings  # noqa: Y015
+
+@_typing.final
+class StatementBalances(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Right after this entry; 0: before the first."""
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Balance]:
+        """The program's currency first, then points that the member ever had by the end of the period."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        balances: _abc.Iterable[Global___Balance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementBalances: _TypeAlias = StatementBalances  # noqa: Y015
+
+@_typing.final
+class StatementPosting(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSTING_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    ENTRY_HASH_FIELD_NUMBER: _builtins.int
+    about: _builtins.str
+    """What the stream does not say: the refund, the group that failed, the order behind a period's correction, the task, the payment's
+    reference, the reason, the other system.
+    """
+    plan_id: _builtins.str
+    """The plan version that decided; empty where none did."""
+    plan_version: _builtins.int
+    entry_hash: _builtins.bytes
+    """The entry's hash, which an inclusion proof leads from."""
+    @_builtins.property
+    def posting(self) -> Global___MemberPosting:
+        """Deposits and margins are among them."""
+
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementShare]:
+        """What the rules gave or took. They come to the member's postings of this asset in the entry, all together."""
+
+    def __init__(
+        self,
+        *,
+        posting: Global___MemberPosting | None = ...,
+        about: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        shares: _abc.Iterable[Global___StatementShare] | None = ...,
+        entry_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["posting", b"posting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "entry_hash", b"entry_hash", "plan_id", b"plan_id", "plan_version", b"plan_version", "posting", b"posting", "shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementPosting: _TypeAlias = StatementPosting  # noqa: Y015
+
+@_typing.final
+class StatementShare(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    amount_minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        amount_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementShare: _TypeAlias = StatementShare  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -2584,23 +2766,41 @@ class TrialBalanceRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     asset: _builtins.str
     """A currency or points; empty: the program's currency."""
+    position: _builtins.int
+    """As it was right after this entry."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___TrialBalanceRequest: _TypeAlias = TrialBalanceRequest  # noqa: Y015
 
@@ -2658,31 +2858,49 @@ class ListBalancesRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     asset: _builtins.str
     """A currency or points; empty: the program's currency."""
+    position: _builtins.int
+    """As it was right after this entry."""
     page_size: _builtins.int
     """At most this many; 0 lets the server choose (100). 1,000 at most."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
         asset: _builtins.str = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "asset", b"asset", "consistency", b"consistency", "occurred_at", b"occurred_at", "page_size", b"page_size", "page_token", b"page_token", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___ListBalancesRequest: _TypeAlias = ListBalancesRequest  # noqa: Y015
 

@@ -193,6 +193,11 @@ class LedgerServiceStub:
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.SerializeToString,
                 response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.FromString,
                 _registered_method=True)
+        self.GetStatement = channel.unary_stream(
+                '/fenrun.ledger.v1.LedgerService/GetStatement',
+                request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/fenrun.ledger.v1.LedgerService/Explain',
                 request_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ExplainRequest.SerializeToString,
@@ -451,7 +456,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -459,6 +464,14 @@ class LedgerServiceServicer:
 
     def ListPostings(self, request, context):
         """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+        Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -472,14 +485,15 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TrialBalance(self, request, context):
-        """The company's accounts and the sum of the members'; sums to zero.
+        """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBalances(self, request, context):
-        """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -657,6 +671,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ListPostings,
                     request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.FromString,
                     response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.FromString,
+                    response_serializer=fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -1525,6 +1544,33 @@ class LedgerService:
             '/fenrun.ledger.v1.LedgerService/ListPostings',
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsRequest.SerializeToString,
             fenrun_dot_ledger_dot_v1_dot_ledger__pb2.ListPostingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fenrun.ledger.v1.LedgerService/GetStatement',
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementRequest.SerializeToString,
+            fenrun_dot_ledger_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
             options,
             channel_credentials,
             insecure,

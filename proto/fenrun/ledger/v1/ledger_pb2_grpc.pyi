@@ -134,15 +134,21 @@ class LedgerServiceStub:
     GetPeriod: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]
     """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
-    """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+    """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    GetStatement: _grpc.UnaryStreamMultiCallable[_ledger_pb2.GetStatementRequest, _ledger_pb2.GetStatementResponse]
+    """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+    Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]
-    """The company's accounts and the sum of the members'; sums to zero."""
+    """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListBalances: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]
-    """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListSeals: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListSealsRequest, _ledger_pb2.ListSealsResponse]
     """Every seal with the trial balance it sealed, oldest first."""
     ListLateEntries: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListLateEntriesRequest, _ledger_pb2.ListLateEntriesResponse]
@@ -256,15 +262,21 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     GetPeriod: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPeriodRequest, _ledger_pb2.GetPeriodResponse]  # type: ignore[assignment]
     """A closed period: who earned what by which rule, corrections included. NOT_FOUND: PERIOD_UNKNOWN."""
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+    """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListPostings: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListPostingsRequest, _ledger_pb2.ListPostingsResponse]  # type: ignore[assignment]
     """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+    GetStatement: _aio.UnaryStreamMultiCallable[_ledger_pb2.GetStatementRequest, _ledger_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+    Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ExplainRequest, _ledger_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a posting has the amount it has. NOT_FOUND: POSTING_UNKNOWN."""
     TrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.TrialBalanceRequest, _ledger_pb2.TrialBalanceResponse]  # type: ignore[assignment]
-    """The company's accounts and the sum of the members'; sums to zero."""
+    """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
     ListBalances: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListBalancesRequest, _ledger_pb2.ListBalancesResponse]  # type: ignore[assignment]
-    """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListSeals: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListSealsRequest, _ledger_pb2.ListSealsResponse]  # type: ignore[assignment]
     """Every seal with the trial balance it sealed, oldest first."""
     ListLateEntries: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListLateEntriesRequest, _ledger_pb2.ListLateEntriesResponse]  # type: ignore[assignment]
@@ -555,7 +567,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.GetBalanceResponse, _abc.Awaitable[_ledger_pb2.GetBalanceResponse]]:
-        """A member's balance now, as of a position, or as of a time of recording. NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
+        """A member's balance, now or as of another time (docs/as-of.md). NOT_FOUND: MEMBER_UNKNOWN. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
 
     @_abc_1.abstractmethod
     def ListPostings(
@@ -564,6 +576,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListPostingsResponse, _abc.Awaitable[_ledger_pb2.ListPostingsResponse]]:
         """A member's postings, oldest first, each with the balance after; a page counts entries, of one to four postings. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _ledger_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_pb2.GetStatementResponse], _abc.AsyncIterator[_ledger_pb2.GetStatementResponse]]:
+        """A member's statement for a period of recording: the balances before it, every posting in it, the balances after it, streamed in this order.
+        Opening + postings = closing, for every asset and account; a caller should check that. NOT_FOUND: MEMBER_UNKNOWN.
+        """
 
     @_abc_1.abstractmethod
     def Explain(
@@ -579,7 +601,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.TrialBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.TrialBalanceResponse, _abc.Awaitable[_ledger_pb2.TrialBalanceResponse]]:
-        """The company's accounts and the sum of the members'; sums to zero."""
+        """The company's accounts and the sum of the members', now or as of another time; sums to zero. OUT_OF_RANGE: POSITION_BEYOND_HEAD."""
 
     @_abc_1.abstractmethod
     def ListBalances(
@@ -587,7 +609,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListBalancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ListBalancesResponse, _abc.Awaitable[_ledger_pb2.ListBalancesResponse]]:
-        """Every member's balance, by member id; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID."""
+        """Every member's balance, by member id, now or as of another time; the trial balance by member. INVALID_ARGUMENT: TOKEN_INVALID.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """
 
     @_abc_1.abstractmethod
     def ListSeals(

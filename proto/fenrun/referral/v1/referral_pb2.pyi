@@ -328,7 +328,7 @@ class Member(_message.Message):
     def enrolled_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def tier_expires_at(self) -> _timestamp_pb2.Timestamp:
-        """The tier is a seat for a time."""
+        """The tier is a seat for a time. As of an occurred_at at or after its end it has ended: the tier is the one before, and this is absent."""
 
     def __init__(
         self,
@@ -523,11 +523,16 @@ class ListRolesRequest(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
     """Left out: of everybody."""
+    position: _builtins.int
+    """As it was right after this entry."""
     page_size: _builtins.int
     """At most this many; 0 lets the server choose (100). 1,000 at most."""
     page_token: _builtins.str
@@ -538,6 +543,14 @@ class ListRolesRequest(_message.Message):
 
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
@@ -545,14 +558,19 @@ class ListRolesRequest(_message.Message):
         member_id: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "at", b"at", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "consistency", b"consistency", "member_id", b"member_id", "page_size", b"page_size", "page_token", b"page_token", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "at", b"at", "consistency", b"consistency", "member_id", b"member_id", "occurred_at", b"occurred_at", "page_size", b"page_size", "page_token", b"page_token", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___ListRolesRequest: _TypeAlias = ListRolesRequest  # noqa: Y015
 
@@ -562,7 +580,10 @@ class ListRolesResponse(_message.Message):
 
     ROLES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    as_of_position: _builtins.int
+    """The position this page is true at."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]: ...
     def __init__(
@@ -570,10 +591,11 @@ class ListRolesResponse(_message.Message):
         *,
         roles: _abc.Iterable[Global___Role] | None = ...,
         next_page_token: _builtins.str = ...,
+        as_of_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "next_page_token", b"next_page_token", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,22 +608,40 @@ class GetMemberRequest(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
+    position: _builtins.int
+    """As it was right after this entry."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         member_id: _builtins.str = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "member_id", b"member_id", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "member_id", b"member_id", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___GetMemberRequest: _TypeAlias = GetMemberRequest  # noqa: Y015
 
@@ -611,8 +651,11 @@ class GetMemberResponse(_message.Message):
 
     MEMBER_FIELD_NUMBER: _builtins.int
     DIRECT_COUNT_FIELD_NUMBER: _builtins.int
+    AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     direct_count: _builtins.int
-    """Members locked directly to this one."""
+    """Members locked directly to this one now. Not counted, and 0, in an answer as of another time."""
+    as_of_position: _builtins.int
+    """The position the answer is true at."""
     @_builtins.property
     def member(self) -> Global___Member: ...
     def __init__(
@@ -620,10 +663,11 @@ class GetMemberResponse(_message.Message):
         *,
         member: Global___Member | None = ...,
         direct_count: _builtins.int = ...,
+        as_of_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direct_count", b"direct_count", "member", b"member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "direct_count", b"direct_count", "member", b"member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,12 +766,25 @@ class GetUplineRequest(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     member_id: _builtins.str
     max_depth: _builtins.int
     """How many levels up; 0: as far as 100."""
+    position: _builtins.int
+    """As it was right after this entry."""
     @_builtins.property
     def consistency(self) -> _type_pb2.ReadConsistency: ...
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """As the book stood at this time (recorded_at)."""
+
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Of what the book then held, only what had happened in the world by this time."""
+
     def __init__(
         self,
         *,
@@ -735,12 +792,17 @@ class GetUplineRequest(_message.Message):
         member_id: _builtins.str = ...,
         max_depth: _builtins.int = ...,
         consistency: _type_pb2.ReadConsistency | None = ...,
+        position: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "occurred_at", b"occurred_at", "position", b"position", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "max_depth", b"max_depth", "member_id", b"member_id", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "consistency", b"consistency", "max_depth", b"max_depth", "member_id", b"member_id", "occurred_at", b"occurred_at", "position", b"position", "program_id", b"program_id", "recorded_at", b"recorded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["position", "recorded_at"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___GetUplineRequest: _TypeAlias = GetUplineRequest  # noqa: Y015
 
@@ -750,8 +812,11 @@ class GetUplineResponse(_message.Message):
 
     MEMBERS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
-    """True: the path goes on above the last one."""
+    """True: the path goes on above the last one. As of an occurred_at a path may come back to somebody on it, and ends there."""
+    as_of_position: _builtins.int
+    """The position the answer is true at."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     def __init__(
@@ -759,10 +824,11 @@ class GetUplineResponse(_message.Message):
         *,
         members: _abc.Iterable[Global___Member] | None = ...,
         more: _builtins.bool = ...,
+        as_of_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "members", b"members", "more", b"more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

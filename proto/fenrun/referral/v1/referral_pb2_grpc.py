@@ -171,14 +171,16 @@ class ReferralServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRoles(self, request, context):
-        """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID.
+        """Who holds which role, by role, place and order of granting; as the book has it now or had it (docs/as-of.md).
+        INVALID_ARGUMENT: TOKEN_INVALID. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMember(self, request, context):
-        """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN.
+        """One member: tier, binding, open touch; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +194,8 @@ class ReferralServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUpline(self, request, context):
-        """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN.
+        """The locked path from a member up, nearest first; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,13 +62,19 @@ class ReferralServiceStub:
     NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
     """
     ListRoles: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListRolesRequest, _referral_pb2.ListRolesResponse]
-    """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Who holds which role, by role, place and order of granting; as the book has it now or had it (docs/as-of.md).
+    INVALID_ARGUMENT: TOKEN_INVALID. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     GetMember: _grpc.UnaryUnaryMultiCallable[_referral_pb2.GetMemberRequest, _referral_pb2.GetMemberResponse]
-    """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN."""
+    """One member: tier, binding, open touch; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListDownline: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListDownlineRequest, _referral_pb2.ListDownlineResponse]
     """Those locked to a member, level by level, by member id within a level. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     GetUpline: _grpc.UnaryUnaryMultiCallable[_referral_pb2.GetUplineRequest, _referral_pb2.GetUplineResponse]
-    """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN."""
+    """The locked path from a member up, nearest first; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListBindingHistory: _grpc.UnaryUnaryMultiCallable[_referral_pb2.ListBindingHistoryRequest, _referral_pb2.ListBindingHistoryResponse]
     """Everything that ever touched a member's binding or tier, oldest first. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     SetDisplayName: _grpc.UnaryUnaryMultiCallable[_referral_pb2.SetDisplayNameRequest, _referral_pb2.SetDisplayNameResponse]
@@ -120,13 +126,19 @@ class ReferralServiceAsyncStub(ReferralServiceStub):
     NOT_FOUND: ROLE_GRANT_UNKNOWN. FAILED_PRECONDITION: DATED_TOO_EARLY.
     """
     ListRoles: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListRolesRequest, _referral_pb2.ListRolesResponse]  # type: ignore[assignment]
-    """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
+    """Who holds which role, by role, place and order of granting; as the book has it now or had it (docs/as-of.md).
+    INVALID_ARGUMENT: TOKEN_INVALID. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     GetMember: _aio.UnaryUnaryMultiCallable[_referral_pb2.GetMemberRequest, _referral_pb2.GetMemberResponse]  # type: ignore[assignment]
-    """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN."""
+    """One member: tier, binding, open touch; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListDownline: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListDownlineRequest, _referral_pb2.ListDownlineResponse]  # type: ignore[assignment]
     """Those locked to a member, level by level, by member id within a level. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     GetUpline: _aio.UnaryUnaryMultiCallable[_referral_pb2.GetUplineRequest, _referral_pb2.GetUplineResponse]  # type: ignore[assignment]
-    """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN."""
+    """The locked path from a member up, nearest first; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+    OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+    """
     ListBindingHistory: _aio.UnaryUnaryMultiCallable[_referral_pb2.ListBindingHistoryRequest, _referral_pb2.ListBindingHistoryResponse]  # type: ignore[assignment]
     """Everything that ever touched a member's binding or tier, oldest first. NOT_FOUND: MEMBER_UNKNOWN. INVALID_ARGUMENT: TOKEN_INVALID."""
     SetDisplayName: _aio.UnaryUnaryMultiCallable[_referral_pb2.SetDisplayNameRequest, _referral_pb2.SetDisplayNameResponse]  # type: ignore[assignment]
@@ -217,7 +229,9 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _referral_pb2.ListRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_referral_pb2.ListRolesResponse, _abc.Awaitable[_referral_pb2.ListRolesResponse]]:
-        """Who holds which role, by role, place and order of granting. INVALID_ARGUMENT: TOKEN_INVALID."""
+        """Who holds which role, by role, place and order of granting; as the book has it now or had it (docs/as-of.md).
+        INVALID_ARGUMENT: TOKEN_INVALID. OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """
 
     @_abc_1.abstractmethod
     def GetMember(
@@ -225,7 +239,9 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _referral_pb2.GetMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_referral_pb2.GetMemberResponse, _abc.Awaitable[_referral_pb2.GetMemberResponse]]:
-        """One member: tier, binding, open touch. NOT_FOUND: MEMBER_UNKNOWN."""
+        """One member: tier, binding, open touch; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """
 
     @_abc_1.abstractmethod
     def ListDownline(
@@ -241,7 +257,9 @@ class ReferralServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _referral_pb2.GetUplineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_referral_pb2.GetUplineResponse, _abc.Awaitable[_referral_pb2.GetUplineResponse]]:
-        """The locked path from a member up, nearest first. NOT_FOUND: MEMBER_UNKNOWN."""
+        """The locked path from a member up, nearest first; now or as of another time. NOT_FOUND: MEMBER_UNKNOWN, also of somebody enrolled later.
+        OUT_OF_RANGE: POSITION_BEYOND_HEAD.
+        """
 
     @_abc_1.abstractmethod
     def ListBindingHistory(

@@ -242,7 +242,7 @@
 
     // ------------------------------------------------------------ the table
 
-    const FIRST = 20, MORE = 100;
+    const FIRST = 20, MORE = 100, FARTHEST = 500;
     const opened = new Set();
     const shown = new Map();
     const body = make("tbody");
@@ -385,16 +385,18 @@
       const at = ids.indexOf(id);
       $("find-answer").replaceChildren(...(at < 0 ? [both("unknown")] : []));
       if (at < 0) return;
-      for (const one of path(parents[at])) {
-        opened.add(one);
-        // Whoever stands far down a long list is shown with all before them.
-        const kids = children(parents[one]);
-        shown.set(parents[one], Math.max(shown.get(parents[one]) || FIRST, kids.indexOf(one) + 1));
+      // Each on the way stands in a list, which is shown as far as them; where that is too far, they are shown alone.
+      const far = path(at).map((one) => [parents[one], children(parents[one]).indexOf(one) + 1]);
+      if (far.some(([, place]) => place > FARTHEST)) {
+        zoom(at);
+      } else {
+        for (const [above, place] of far) {
+          opened.add(above);
+          shown.set(above, Math.max(shown.get(above) || FIRST, place));
+        }
+        if (focus >= 0 && !(at >= focus && at < focus + people[focus])) zoom(-1);
+        else fillTable();
       }
-      const kids = children(parents[at]);
-      shown.set(parents[at], Math.max(shown.get(parents[at]) || FIRST, kids.indexOf(at) + 1));
-      if (focus >= 0 && !(at >= focus && at < focus + people[focus])) zoom(-1);
-      else fillTable();
       select(at);
       const there = body.querySelector(`[data-at="${at}"]`);
       if (there) there.scrollIntoView({ block: "center" });

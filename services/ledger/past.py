@@ -1,0 +1,170 @@
+"""Balances as of any position, recorded time or occurred time.
+
+A member's row after each entry is kept, so as of a position their balance is one look-up. What had happened by a time is added up from the
+changes between their rows. Of the company, and of deposits and margins, only the newest figures are kept: what they were is folded from
+the log, which never changes.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from fenrun.log.v1 import log_pb2
+
+from services.ledger.application import BALANCE_COLUMNS
+from services.ledger.domain.books import Balance
+from services.ledger.domain.facts import Account
+from services.runtime import eventlog
+from services.runtime.as_of import AsOf
+from services.runtime.eventlog import COLUMNS, Connection
+from services.runtime.replaying import Sync, Threads, entries
+from services.runtime.stored import Stored
+
+# The decisions that move amounts, by the entry's stored name.
+DECISIONS: dict[str, Any] = {
+    "order.paid.v1": log_pb2.OrderPaidDecision,
+    "order.refunded.v1": log_pb2.OrderRefundedDecision,
+    "order.voided.v1": log_pb2.OrderRefundedDecision,
+    "order.released.v1": log_pb2.OrderReleasedDecision,
+    "reward.released.v1": log_pb2.OrderReleasedDecision,
+    "task.done.v1": log_pb2.TaskDoneDecision,
+    "period.closed.v1": log_pb2.PeriodClosedDecision,
+    "period.corrected.v1": log_pb2.PeriodCorrectedDecision,
+    "balance.opened.v1": log_pb2.BalanceOpenedDecision,
+    "payout.requested.v1": log_pb2.MovementDecision,
+    "payout.paid.v1": log_pb2.MovementDecision,
+    "payout.failed.v1": log_pb2.MovementDecision,
+    "adjustment.posted.v1": log_pb2.MovementDecision,
+    "deposit.moved.v1": log_pb2.MovementDecision,
+    "stock.transferred.v1": log_pb2.MovementDecision,
+}
+MOVING = tuple(DECISIONS)
+# Sums of a program kept, of positions once asked for.
+SUMS_KEPT = 1000
+
+Sums = Mapping[Account, int]
+
+
+def postings_of(stored: Stored) -> Sequence[log_pb2.Posting]:
+    """What an entry moved. Reads nothing else of it: a fold of the log looks at millions."""
+    kind = DECISIONS.get(stored.type)
+    return kind.FromString(stored.decision).postings if kind else ()
+
+
+async def held(connection: Connection, program_id: str, members: Sequence[str], asset: str, as_of: AsOf) -> dict[str, tuple[Balance, int]]:
+    """{member: (balance, last entry that moved it)} of those that anything had moved.
+
+    As of a position one look-up for each member; as of an occurred time linear in the member's own rows.
+    """
+    names = BALANCE_COLUMNS.split(", ")
+    among = "from ledger.balances b where b.program_id = %s and b.member_id = w.member_id and b.asset = %s and b.position <= %s"
+    parameters: list[str | int] = [eventlog.array(members), program_id, asset, as_of.position]
+    if as_of.occurred_us is None:
+        lateral = f"select {BALANCE_COLUMNS}, position {among} order by b.position desc limit 1"
+    else:
+        changes = ", ".join(f"{name} - lag({name}, 1, 0::bigint) over (order by position) as {name}" for name in names)
+        sums = ", ".join(f"sum(c.{name})::bigint as {name}" for name in names)
+        lateral = (
+            f"select {sums}, max(c.position) as position from (select position, {changes} {among}) c"
+            " join fenrun.entries e on e.program_id = %s and e.position = c.position where e.occurred_us <= %s"
+        )
+        parameters += [program_id, as_of.occurred_us]
+    cursor = await connection.execute(
+        f"select w.member_id, {', '.join('h.' + name for name in names)}, h.position from unnest(%s::text[]) as w(member_id)"
+        f" cross join lateral ({lateral}) h where h.position is not null".encode(),
+        parameters,
+    )
+    return {row[0]: (Balance(*row[1:9]), row[9]) for row in await cursor.fetchall()}
+
+
+async def rows(
+    connection: Connection, program_id: str, member_id: str, assets: Sequence[str], after: int, last: int, limit: int
+) -> tuple[dict[int, dict[str, Balance]], bool]:
+    """{position: {asset: balance after it}} of the next `limit` entries that moved a member's money, up to a position, and whether
+    there are more. One walk along the index for each asset, however long the member's history is."""
+    cursor = await connection.execute(
+        f"select b.position, b.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))} from unnest(%s::text[]) as a(asset)"
+        " cross join lateral (select * from ledger.balances b where b.program_id = %s and b.member_id = %s and b.asset = a.asset"
+        " and b.position > %s and b.position <= %s order by b.position limit %s) b".encode(),
+        # One more than asked for: no entry is cut in two between its assets.
+        [eventlog.array(assets), program_id, member_id, after, last, limit + 1],
+    )
+    found: dict[int, dict[str, Balance]] = {}
+    for position, asset, *figures in await cursor.fetchall():
+        found.setdefault(position, {})[asset] = Balance(*figures)
+    return {position: found[position] for position in sorted(found)[:limit]}, len(found) > limit
+
+
+async def apart(connection: Connection, program_id: str, members: Sequence[str], asset: str, as_of: AsOf) -> dict[tuple[str, Account], int]:
+    """{(member, account): amount} of deposits and margins.
+
+    As of another time than now, and only if one of the members ever had any, linear in the program's deposits and transfers.
+    """
+    cursor = await connection.execute(
+        "select member_id, account, balance from ledger.apart where program_id = %s and member_id = any(%s::text[]) and asset = %s",
+        [program_id, eventlog.array(members), asset],
+    )
+    now = {(member_id, Account(account)): amount for member_id, account, amount in await cursor.fetchall()}
+    if not now or not as_of.asked:
+        return now
+    found = dict.fromkeys(now, 0)
+    async for stored in apart_entries(connection, program_id, as_of.position):
+        if as_of.counts(stored):
+            for posting in postings_of(stored):
+                key = (posting.member_id, Account(posting.account))
+                if key in found and posting.asset == asset:
+                    found[key] += posting.amount_minor
+    return found
+
+
+async def apart_entries(connection: Connection, program_id: str, last: int) -> AsyncGenerator[Stored]:
+    """The entries that moved deposits or margins, up to a position, in no order, through a server-side cursor."""
+    async with connection.transaction(), connection.cursor("apart") as cursor:
+        # '0' is the character after '/'.
+        await cursor.execute(
+            f"select {COLUMNS} from fenrun.entries where program_id = %s and position <= %s"
+            " and (stream >= 'deposit/' and stream < 'deposit0' or stream >= 'stock/' and stream < 'stock0')".encode(),
+            [program_id, last],
+        )
+        async for row in cursor:
+            yield Stored(*row)
+
+
+class TrialBalances:
+    """Trial balances of the past, folded from the log in a thread of their own, entry by entry, so that memory does not grow with it.
+
+    As of a position the fold begins at the nearest position whose sums are known: the head, the beginning, or one asked for before. As of
+    an occurred time it is linear in the entries.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._threads = Threads(dsn, "fenrun-as-of", at_once=2)
+        self._known: dict[tuple[str, str, int], Sums] = {}
+
+    async def at(self, program_id: str, asset: str, as_of: AsOf, head: int, now: Sums) -> Sums:
+        """Every account's sum. `now`: those right after the entry at `head`."""
+        occurred_us = as_of.occurred_us
+        if occurred_us is not None:
+            return await self._threads.run(lambda connection: _moved(connection, program_id, asset, 0, as_of.position, occurred_us))
+        known = {position: sums for (of, what, position), sums in self._known.items() if (of, what) == (program_id, asset)}
+        known |= {0: {}, head: now}
+        nearest = min(known, key=lambda position: abs(position - as_of.position))
+        first, last = sorted((nearest, as_of.position))
+        moved = await self._threads.run(lambda connection: _moved(connection, program_id, asset, first, last))
+        sign = 1 if nearest <= as_of.position else -1
+        found = {account: known[nearest].get(account, 0) + sign * moved.get(account, 0) for account in Account}
+        self._known[(program_id, asset, as_of.position)] = found
+        while len(self._known) > SUMS_KEPT:
+            del self._known[next(iter(self._known))]
+        return found
+
+
+def _moved(connection: Sync, program_id: str, asset: str, after: int, last: int, occurred_us: int | None = None) -> Sums:
+    """What the entries after one position and up to another moved, account by account."""
+    sums: Counter[int] = Counter()
+    with connection.transaction():
+        for stored in entries(connection, program_id, last, MOVING, after, occurred_us):
+            for posting in postings_of(stored):
+                if posting.asset == asset:
+                    sums[posting.account] += posting.amount_minor
+    return {Account(account): amount for account, amount in sums.items()}
