@@ -32,12 +32,14 @@ UNARY_1 = Case("unary-1", "RecordOrder, 1 in flight", "unary", 1)
 BATCH = Case("batch", "RecordOrders of 500, 4 in flight", "batch", 4, 500)
 STREAM_1 = Case("stream-1", "StreamOrders of 200, 1 stream", "stream", 1, 200)
 STREAM_4 = Case("stream-4", "StreamOrders of 200, 4 streams", "stream", 4, 200)
+AGENTS = Case("agents", "RecordOrders of 500, 4 in flight, deep agents: 9 payees over a chain of 10", "batch", 4, 500, shop.AGENTS)
+AGENTS_UNARY = Case("agents-unary", "RecordOrder, 64 in flight, deep agents", "unary", 64, 1, shop.AGENTS)
 RICH = Case("rich", "RecordOrders of 500, 4 in flight, the rich plan: 13 payees over a chain of 10", "batch", 4, 500, shop.RICH)
 RICH_UNARY = Case("rich-unary", "RecordOrder, 64 in flight, the rich plan", "unary", 64, 1, shop.RICH)
 NOOP_64 = Case("noop-64", "Health/Check, 64 in flight", "health", 64)
 NOOP_1 = Case("noop-1", "Health/Check, 1 in flight", "health", 1)
 COMMIT = Case("commit", "PostgreSQL: commit of one row, 1 connection", "commit", 1)
-CASES = (UNARY_64, UNARY_1, BATCH, STREAM_1, STREAM_4, RICH, RICH_UNARY, NOOP_64, NOOP_1, COMMIT)
+CASES = (UNARY_64, UNARY_1, BATCH, STREAM_1, STREAM_4, AGENTS, AGENTS_UNARY, RICH, RICH_UNARY, NOOP_64, NOOP_1, COMMIT)
 IMPORT, REPLAY = "import", "replay"
 KEYS = (*(case.key for case in CASES), IMPORT, REPLAY)
 # Comes with each import, to check it.
@@ -47,6 +49,8 @@ RATIOS = (
     ("RecordOrder over Health/Check, 1 in flight", UNARY_1, NOOP_1),
     ("RecordOrders of 500 over RecordOrder, 64 in flight", BATCH, UNARY_64),
     ("RecordOrders of 500 over commits of one row", BATCH, COMMIT),
+    ("cost of an order under deep agents over the two-level plan, batches of 500", BATCH, AGENTS),
+    ("cost of an order under deep agents over the two-level plan, 64 in flight", UNARY_64, AGENTS_UNARY),
     ("cost of an order under the rich plan over the two-level plan, batches of 500", BATCH, RICH),
     ("cost of an order under the rich plan over the two-level plan, 64 in flight", UNARY_64, RICH_UNARY),
 )
@@ -117,7 +121,8 @@ class Bench:
                     print(f"round {number + 1}  {audited.title:20} {rate:>9,.0f}/s   {audited.memory_mib:,.0f} MiB", flush=True)
             elif key == REPLAY:
                 self._note(number, key, self._replay(shop.TREE.program))
-                self._replay(shop.RICH.program)
+                for other in (shop.AGENTS, shop.RICH):
+                    self._replay(other.program)
             elif key != IMPORT:
                 [case] = [case for case in CASES if case.key == key]
                 self._note(number, key, self._load(case, f"{key}-r{number}", self._times_s))

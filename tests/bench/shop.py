@@ -1,5 +1,5 @@
 """The programs that are measured, and the books that must come of them: 10,000 members in a tree whose orders of one line pay three people,
-and chains of ten whose orders pay thirteen by every rule kind that an order can meet."""
+chains of ten whose orders pay nine by the agents' rules, and thirteen by every rule kind that an order can meet."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -57,6 +57,32 @@ promotions:
   - {tier: member, all: [{metric: orders, at_least: 1000000000}, {metric: own_volume, at_least: 1000000000000, days: 30}]}
   - {tier: partner, any: [{metric: team_volume, at_least: 1000000000000, days: 30, depth: 3}]}
 """
+# The preset weishang-agents as deep as the chains, which is lawful only elsewhere, with peers by line beside those by income; promotions
+# of the same kinds, which nobody reaches.
+AGENTS_PLAN = """
+plan: deep-agents
+version: 1
+currency: GBP
+profile: none
+tiers: [member, manager, director, partner]
+granted: [member, manager, director, partner]
+effective: {from: "2000-01-01T00:00:00Z"}
+release: {days: 7}
+rules:
+  - {id: ladder, kind: differential, rates: {member: 5%, manager: 10%, director: 15%, partner: 20%}, depth: 10, buyer: deducts}
+  - {id: leaders, kind: peer, of: ladder, base: income, rates: {director: 10%, partner: 10%}, depth: 10}
+  - {id: equals, kind: peer, rates: {manager: 1%, director: 1%}, times: 2, depth: 10}
+promotions:
+  - tier: member
+    any:
+      - {metric: gift_packs, at_least: 1}
+      - {metric: own_volume, at_least: 1000000000000, days: 30}
+      - {metric: team_volume, at_least: 1000000000000, days: 30, depth: 1}
+  - tier: manager
+    all:
+      - {metric: own_volume, at_least: 2000000000000, days: 30}
+      - {metric: team_volume, at_least: 2000000000000, days: 30, depth: 1}
+"""
 CHAINS, CHAIN, BUYERS = 20, 10, 100
 CHAIN_TIERS = ("member", "manager", "manager", "manager", "director", "director", "director", "partner", "partner", "partner")
 
@@ -110,7 +136,7 @@ def _above(chain: int, level: int) -> str:
 
 
 def _chains() -> list[ops_pb2.Fact]:
-    facts = [_enroll("region-east", ""), _enroll("region-west", "")]
+    facts = []
     for chain in range(CHAINS):
         for level in range(CHAIN, 0, -1):
             facts.append(_enroll(_above(chain, level), _above(chain, level + 1) if level < CHAIN else ""))
@@ -123,6 +149,11 @@ def _chains() -> list[ops_pb2.Fact]:
             )
             facts.append(ops_pb2.Fact(upgrade_member=upgrade))
         facts += [_enroll(f"c{chain:02d}b{number:02d}", _above(chain, 1)) for number in range(BUYERS)]
+    return facts
+
+
+def _chains_and_roles() -> list[ops_pb2.Fact]:
+    facts = [_enroll("region-east", ""), _enroll("region-west", ""), *_chains()]
     # The fund is shared by three of the first chain, for a partner of every chain would make each order pay sixty.
     partners = [("partner", "", _above(0, level), weight) for level, weight in ((8, 1), (9, 1), (10, 2))]
     for role, scope, holder, weight in [("region", "310000", "region-east", 1), ("region", "310000", "region-west", 1), *partners]:
@@ -147,13 +178,14 @@ RICH = Shop(
     13,
     340,
     2000,
-    _chains,
+    _chains_and_roles,
     _RICH_BUYERS,
     # Of the first chain, whose partners share the fund: the path and the roles together are thirteen payees.
     [buyer for buyer in _RICH_BUYERS if buyer.startswith("c00")],
     (log_pb2.Attribution(role="region", scope="310000"),),
 )
-SHOPS = (TREE, RICH)
+AGENTS = Shop("bench-agents", AGENTS_PLAN, 9, 250, 2000, _chains, _RICH_BUYERS, _RICH_BUYERS)
+SHOPS = (TREE, AGENTS, RICH)
 
 
 class Orders:
