@@ -74,7 +74,9 @@ def statement(
         output.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise Failed(f"{output} cannot be written: {error.strerror}") from None
-    terminal.say(f"{output}: statement of {member}, {len(found.postings)} postings, positions {found.after} to {found.last}")
+    count = len(found.postings)
+    postings = "1 posting" if count == 1 else f"{count} postings"
+    terminal.say(f"{output}: statement of {member}, {postings}, after position {found.after} up to {found.last}")
 
 
 def show(statement: Statement) -> None:
