@@ -43,7 +43,7 @@ MEMBER_COLUMNS = "member_id, tier, tier_position, locked, referrer_id, binding_p
 BALANCE_COLUMNS = "pending, available, reserved, paid, debt, accrued, reversed, adjusted"
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
-# Members of one program that are kept from batch to batch; beyond it all of it is read anew.
+# Members, and places of roles, of one program that are kept from batch to batch; beyond it all of it is read anew.
 MEMBERS_KEPT = 100_000
 
 
@@ -54,7 +54,8 @@ class Ledger:
     handles: frozenset[type] = frozenset(c.Command.__args__)
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[str, int], PlanVersion] = {}
+        # By the hash of the entry that published it.
+        self._plans: dict[bytes, PlanVersion] = {}
 
     def alone(self, command: c.Command) -> bool:
         """A release looks at all that is due, a closing at all that a period counted, a seal at the whole log: nothing may be decided
@@ -82,18 +83,17 @@ class Ledger:
 
     async def plans(self, connection: Connection, program_id: str) -> list[PlanVersion]:
         """Every published plan version, oldest first."""
-        return await self._plans_at(connection, program_id, await eventlog.plan_positions(connection, program_id))
+        return await self._plans_at(connection, program_id, await eventlog.plans(connection, program_id))
 
-    async def _plans_at(self, connection: Connection, program_id: str, positions: Sequence[int]) -> list[PlanVersion]:
+    async def _plans_at(self, connection: Connection, program_id: str, plans: Sequence[eventlog.Plan]) -> list[PlanVersion]:
         """They never change, so each is read and parsed once."""
-        found = {position: known for position in positions if (known := self._plans.get((program_id, position)))}
-        if len(found) < len(positions):
-            for stored in await eventlog.at(connection, program_id, [position for position in positions if position not in found]):
-                found[stored.position] = version_of(codec.read(stored).fact, stored.position)
-                self._plans[(program_id, stored.position)] = found[stored.position]
+        found = {plan.hash: known for plan in plans if (known := self._plans.get(plan.hash))}
+        if len(found) < len(plans):
+            for stored in await eventlog.at(connection, program_id, [plan.position for plan in plans if plan.hash not in found]):
+                found[stored.hash] = self._plans[stored.hash] = version_of(codec.read(stored).fact, stored.position)
             while len(self._plans) > PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-        return [found[position] for position in positions]
+        return [found[plan.hash] for plan in plans]
 
     def people(self, command: c.Command) -> tuple[str, ...]:
         """Whoever's code stands on an order: the lock may fall to them. Anybody else it falls to was named before."""
@@ -101,12 +101,16 @@ class Ledger:
 
     def keep(self, state: Books) -> int:
         """People, where they stand, and the roles that were looked at stay: orders ask for the same ones again and again."""
-        if state.closing or len(state.members) > MEMBERS_KEPT:
+        # Orders name places as they like, also such as nobody holds a role at.
+        held = len(state.members) + len(state.roles)
+        if state.closing or held > MEMBERS_KEPT:
             return 0
         state.streams, state.balances, state.holds, state.apart = {}, {}, {}, {}
         state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
         state.seals = state.booked = None
-        return len(state.members)
+        # Plans are kept apart, for all programs together.
+        state.plans = []
+        return held
 
     async def load(
         self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str], kept: Books | None
@@ -424,10 +428,10 @@ class Loading:
 
     async def _load_roles(self) -> None:
         books = self._books
-        roles = sorted(self._roles - set(books.roles))
+        roles = sorted(role for role in self._roles if role not in books.roles)
         if roles:
             await self._load_grants(roles)
-        holders = {grant.member_id for role in self._roles for grant in books.roles[role]} - set(books.members)
+        holders = {grant.member_id for role in self._roles for grant in books.roles[role] if grant.member_id not in books.members}
         if holders:
             await self._paths(holders, 0)
 

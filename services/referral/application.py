@@ -37,7 +37,8 @@ class Referral:
     handles: frozenset[type] = frozenset(Command.__args__)
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[str, int], PlanPublished] = {}
+        # By the hash of the entry that published it.
+        self._plans: dict[bytes, PlanPublished] = {}
 
     def alone(self, command: Command) -> bool:
         return False
@@ -75,13 +76,13 @@ class Referral:
         """The roster as far as these commands look."""
         program_id = head.program_id
         roster = Roster(complete=False, position=head.position, seat_tiers=set())
-        plans = {position: known for position in head.plans if (known := self._plans.get((program_id, position)))}
+        plans = {plan.hash: known for plan in head.plans if (known := self._plans.get(plan.hash))}
         if len(plans) < len(head.plans):
-            for stored in await eventlog.at(connection, program_id, [position for position in head.plans if position not in plans]):
-                plans[stored.position] = self._plans[(program_id, stored.position)] = codec.read(stored).fact
+            for stored in await eventlog.at(connection, program_id, [plan.position for plan in head.plans if plan.hash not in plans]):
+                plans[stored.hash] = self._plans[stored.hash] = codec.read(stored).fact
             while len(self._plans) > PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-        roster.plans = [plans[position] for position in head.plans]
+        roster.plans = [plans[plan.hash] for plan in head.plans]
         facts: list[str] = []
         members: set[str] = set()
         # Members whose whole path is needed, to see that no circle closes.

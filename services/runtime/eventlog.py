@@ -24,6 +24,13 @@ class HeadMoved(Exception):
     """Somebody else appended since the decision was taken: catch up and decide again."""
 
 
+class Plan(NamedTuple):
+    """A plan version's entry. After a failover or from a backup another one may stand at a position; the hash tells them apart."""
+
+    position: int
+    hash: bytes
+
+
 class Head(NamedTuple):
     """Where a program's log stands."""
 
@@ -32,8 +39,8 @@ class Head(NamedTuple):
     position: int
     hash: bytes
     recorded_us: int
-    # Where its plan versions stand, oldest first.
-    plans: tuple[int, ...] = ()
+    # Its plan versions, oldest first.
+    plans: tuple[Plan, ...] = ()
     # How often views of the program were rebuilt.
     rebuilt: int = 0
 
@@ -75,7 +82,8 @@ async def head(connection: Connection, program_id: str, lock: bool = False) -> H
     """The head row; with `lock` nobody else appends until the transaction ends. Raises ProgramUnknown."""
     statement = (
         "select program_id, currency, head_position, head_hash, head_recorded_us, rebuilt,"
-        f" array(select position from fenrun.entries e where e.program_id = p.program_id and {_IS_PLAN} order by position)"
+        f" array(select position from fenrun.entries e where e.program_id = p.program_id and {_IS_PLAN} order by position),"
+        f" array(select hash from fenrun.entries e where e.program_id = p.program_id and {_IS_PLAN} order by position)"
         f" from fenrun.programs p where program_id = %s{' for update' if lock else ''}"
     )
     cursor = await connection.execute(statement.encode(), [program_id])
@@ -83,8 +91,8 @@ async def head(connection: Connection, program_id: str, lock: bool = False) -> H
     # A program without a currency is the eventsourcing library's own (runtime/recorder.py); no service of ours writes to it.
     if row is None or not row[1]:
         raise ProgramUnknown(program_id)
-    program_id, currency, position, hash_, recorded_us, rebuilt, plans = row
-    return Head(program_id, currency, position, hash_, recorded_us, tuple(plans), rebuilt)
+    program_id, currency, position, hash_, recorded_us, rebuilt, positions, hashes = row
+    return Head(program_id, currency, position, hash_, recorded_us, tuple(map(Plan, positions, hashes)), rebuilt)
 
 
 async def create_program(connection: Connection, first: Stored, currency: str) -> bool:
@@ -138,12 +146,12 @@ async def facts(connection: Connection, program_id: str, fact_ids: Sequence[str]
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
-async def plan_positions(connection: Connection, program_id: str) -> list[int]:
-    """Where the program's plan versions stand in the log, oldest first."""
+async def plans(connection: Connection, program_id: str) -> list[Plan]:
+    """The program's plan versions, oldest first."""
     cursor = await connection.execute(
-        f"select position from fenrun.entries where program_id = %s and {_IS_PLAN} order by position".encode(), [program_id]
+        f"select position, hash from fenrun.entries where program_id = %s and {_IS_PLAN} order by position".encode(), [program_id]
     )
-    return [position for (position,) in await cursor.fetchall()]
+    return [Plan(*row) for row in await cursor.fetchall()]
 
 
 async def read(connection: Connection, program_id: str, after: int, limit: int, stream: str = "") -> list[Stored]:
@@ -230,7 +238,7 @@ def store(before: Head, draft: Draft, stream_version: int, written: tuple[str, b
 
 def after(before: Head, stored: Stored) -> Head:
     """The head once an entry is appended."""
-    plans = (*before.plans, stored.position) if stored.stream.startswith("plan/") else before.plans
+    plans = (*before.plans, Plan(stored.position, stored.hash)) if stored.stream.startswith("plan/") else before.plans
     return Head(before.program_id, before.currency, stored.position, stored.hash, stored.recorded_us, plans, before.rebuilt)
 
 

@@ -147,9 +147,10 @@ class ProgramRecorder(es.ApplicationRecorder):
             return [(Stored(*row[:-1]), row[-1] or GENESIS) for row in cursor]
 
     def _head(self, connection: Sync, lock: bool = False) -> Head | None:
-        statement = "select program_id, currency, head_position, head_hash, head_recorded_us from fenrun.programs where program_id = %s"
+        columns = "program_id, currency, head_position, head_hash, head_recorded_us, rebuilt"
+        statement = f"select {columns} from fenrun.programs where program_id = %s"
         row = connection.execute(statement.encode() + (b" for update" if lock else b""), [self.program_id]).fetchone()
-        return Head(*row) if row else None
+        return Head(*row[:5])._replace(rebuilt=row[5]) if row else None
 
     @contextmanager
     def _connected(self) -> Iterator[Sync]:

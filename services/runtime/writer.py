@@ -71,7 +71,7 @@ class Participant(Protocol):
         ...
 
     def keep(self, state: Any) -> int:
-        """Cuts a state down to what the next load may begin with; how many members it then holds. 0: nothing is worth keeping."""
+        """Cuts a state down to what the next load may begin with; how many members, and what costs as much, it holds then. 0: none."""
         ...
 
     def decide(self, state: Any, command: Any) -> Answer:
@@ -363,6 +363,9 @@ class Writer:
         elif known or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
+        else:
+            # Nobody has asked whether what was read is as of the head: it is not remembered.
+            states = {}
         return answers, head, states
 
 

@@ -19,7 +19,7 @@ from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 from eventsourcing.system import NotificationLogReader
 from fenrun.log.v1 import log_pb2
-from fenrun.ops.v1 import ops_pb2
+from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
 from psycopg_pool import ConnectionPool
 
 from services import composition
@@ -134,6 +134,18 @@ def test_an_append_that_lost_the_race_for_the_head_is_made_again_behind_the_winn
     slower = LibraryProgramRecorder(pool.connection, recorder.program_id, now_us=while_the_other_inserts)
     assert slower.insert_events([event("parcel/3", 1)]) == [4]
     assert [n.originator_id for n in recorder.select_notifications(None, 9)] == ["parcel/1", "parcel/2", "parcel/2", "parcel/3"]
+
+
+def test_inserts_go_on_after_a_rebuild_was_asked_for(
+    channel: grpc.Channel, pool: ConnectionPool[Sync], recorder: LibraryProgramRecorder
+) -> None:
+    """A program of the library's has no views, but whoever asks for one to be rebuilt is told so; appends compare that too."""
+    recorder.insert_events([event("parcel/1", 1)])
+    rebuild = ops_pb2.RebuildProjectionRequest(program_id=recorder.program_id, projection="ledger.members")
+    ops_pb2_grpc.OpsServiceStub(channel).RebuildProjection(rebuild)
+    # One that lost the head is tried again without end.
+    attempts = iter([pool.connection] * 3)
+    assert LibraryProgramRecorder(lambda: next(attempts)(), recorder.program_id).insert_events([event("parcel/1", 2)]) == [2]
 
 
 def test_of_two_that_take_the_same_version_the_later_is_refused(pool: ConnectionPool[Sync], recorder: LibraryProgramRecorder) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.kernel.decider import Answer
+from services.kernel.decider import Answer, Entry, Repeated
 from services.kernel.refusals import PayoutExceedsAvailable, Unavailable
 from services.runtime import eventlog
 from services.runtime.eventlog import Head
@@ -102,3 +102,41 @@ def test_when_the_database_stays_away_everybody_waiting_is_told_at_once() -> Non
     answers = asyncio.run(story())
     assert [type(answer) for answer in answers] == [Unavailable] * 6
     assert 3 <= sum(slept) < 5
+
+
+class Repeating(Refusing):
+    """Has recorded everything before, and says what it was given to begin with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+    async def load(self, connection: Any, head: Head, commands: Any, people: Any, kept: Any) -> Any:
+        self.kept.append(kept)
+        return f"as of {head.position}"
+
+    def keep(self, state: Any) -> int:
+        return 1
+
+    def decide(self, state: Any, command: Any) -> Answer:
+        return Repeated(Entry(1, "s", 1, 0, 0, b"", None, None))
+
+
+def test_what_was_read_and_never_compared_with_the_head_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is repeated is answered without asking whether somebody appended between the reads. Where that entry is lost in a failover, the
+    head is as it was, and people would be as they never were."""
+
+    async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
+        return Head(program_id, "CNY", 5, bytes(32), 0)
+
+    monkeypatch.setattr(eventlog, "head", head)
+    repeating = Repeating()
+
+    async def story() -> None:
+        writer = Writer(nowhere, [repeating], lambda: 0, 500, 1)
+        for number in range(3):
+            await writer.submit("p", Ask(number), "ann")
+
+    asyncio.run(story())
+    # The second time the head was remembered, and so was compared.
+    assert repeating.kept == [None, None, "as of 5"]
