@@ -115,8 +115,9 @@ class Checkpointer:
             )
             page = [program_id for (program_id,) in await cursor.fetchall()]
             self._swept_to = page[-1] if len(page) == SWEEP_PAGE else ""
+            # abs: the clock of whoever made the last one may have been ahead, and time must not stand still until ours has caught up.
             cursor = await connection.execute(
-                "select f.program_id, f.position - coalesce(c.size, 0) >= %s or %s - coalesce(c.made_us, 0) >= %s"
+                "select f.program_id, f.position - coalesce(c.size, 0) >= %s or abs(%s - coalesce(c.made_us, 0)) >= %s"
                 " from unnest(%s::text[]) as a(program_id)"
                 " join fenrun.followed f on f.program_id = a.program_id and f.projection = %s"
                 " left join lateral (select size, made_us from audit.checkpoints where program_id = f.program_id"
@@ -175,7 +176,7 @@ class Checkpointer:
             last = signing.open_checkpoint(stored.note.encode(), self._keys.trusted, origin)
             await goes_on_from(connection, program_id, last, size, root, "the last checkpoint in the database")
         note = ""
-        if self._directory is not None and (published := await asyncio.to_thread(self._directory.latest, origin)) is not None:
+        for published in await asyncio.to_thread(self._directory.standing, origin, size) if self._directory is not None else ():
             last = signing.open_checkpoint(published, self._keys.trusted, origin)
             await goes_on_from(connection, program_id, last, size, root, "the last checkpoint published")
             if last.size == size:
@@ -184,8 +185,8 @@ class Checkpointer:
         made = Made(size, self._now_us(), note)
         if not note:
             made = made._replace(note=str(self._key.sign(str(checkpoint(origin, size, root, made.made_us)))))
-            if self._directory is not None:
-                await asyncio.to_thread(self._directory.publish, origin, size, made.note)
+        if self._directory is not None:
+            await asyncio.to_thread(self._directory.publish, origin, size, made.note)
         await connection.execute("insert into audit.checkpoints values (%s, %s, %s, %s)", [program_id, *made])
         await connection.execute("delete from audit.refusals where program_id = %s", [program_id])
         return made

@@ -21,8 +21,8 @@ from fenrun.audit.v1 import audit_pb2_grpc
 from fenrun.log.v1 import log_pb2
 
 from services.audit.domain import merkle
-from services.audit.domain.checkpoint import Checkpoint, NoteMalformed, VerifierKey
-from services.audit.domain.merkle import ProofInvalid
+from services.audit.domain.checkpoint import Checkpoint, NoteMalformed, VerifierKey, origin_of
+from services.audit.domain.merkle import HASH_BYTES, ProofInvalid
 from services.audit.signing import NotTrusted, open_checkpoint
 from services.kernel.chain import entry_hash
 from services.runtime.stored import microseconds
@@ -44,9 +44,9 @@ class Proven:
 class VerifyingClient:
     """Reads one program's log. `trusted` are the keys to believe, `last` the note of the last checkpoint seen, if any.
 
-    The log's origin is that of `last`, else `origin`, else of the first checkpoint seen, which must end in the program's id. Each
-    method raises ServerLied where an answer does not hold, grpc.RpcError where none came (within `timeout_s` a call). Not to be shared
-    between threads.
+    The log's origin is a trusted key's name, a slash and the program: that of `last`, else `origin`, else of the first checkpoint seen.
+    Each method raises ServerLied where an answer does not hold, grpc.RpcError where none came (within `timeout_s` a call). Not to be
+    shared between threads.
     """
 
     def __init__(
@@ -67,7 +67,10 @@ class VerifyingClient:
         self.last_note: bytes = b""
         if last is not None:
             # Ours, so that nobody lied where it cannot be read: NoteMalformed and NotTrusted are the caller's.
-            self._remember(open_checkpoint(last, trusted, origin), last)
+            kept = open_checkpoint(last, trusted, origin)
+            if (problem := self._of_another_log(kept)) is not None:
+                raise NotTrusted(problem)
+            self._remember(kept, last)
 
     def advance(self, size: int = 0) -> Checkpoint:
         """Takes the latest checkpoint (or that of a size, not before the last one seen), once it is signed and goes on from the last."""
@@ -77,14 +80,20 @@ class VerifyingClient:
             found = open_checkpoint(note, self._trusted, self._origin)
         except (NoteMalformed, NotTrusted) as error:
             raise ServerLied(f"the server's checkpoint: {error}") from error
-        if not found.origin.endswith(f"/{self._program_id}"):
-            raise ServerLied(f"the checkpoint is of the log {found.origin!r}, not of program {self._program_id!r}")
+        if (problem := self._of_another_log(found)) is not None:
+            raise ServerLied(problem)
         if size and found.size != size:
             raise ServerLied(f"a checkpoint of {size} entries was asked for, one of {found.size} came")
         if self.last is not None:
             self._goes_on(self.last, found)
         self._remember(found, note)
         return found
+
+    def _of_another_log(self, found: Checkpoint) -> str | None:
+        """Not only the end of the origin counts: whoever owns the database can make a program "x/tea" and have that signed for "tea"."""
+        if found.origin in [origin_of(key.name, self._program_id) for key in self._trusted]:
+            return None
+        return f"the checkpoint is of the log {found.origin!r}, not of program {self._program_id!r}"
 
     def _goes_on(self, last: Checkpoint, found: Checkpoint) -> None:
         if found.size < last.size:
@@ -145,9 +154,14 @@ class VerifyingClient:
             raise _lied_about(position, error) from error
         if len(found) != 1 or found[0].position != position or found[0].program_id != self._program_id:
             raise ServerLied(f"the entry of {self._program_id!r} at position {position} was asked for, and something else came")
-        if any(moment.nanos % 1000 for moment in (found[0].occurred_at, found[0].recorded_at)):
-            # The hash covers microseconds; what is finer is nobody's word.
-            raise ServerLied(f"the entry at position {position} has times finer than a microsecond, which no log has")
+        for moment in (found[0].occurred_at, found[0].recorded_at):
+            # The hash covers microseconds; what is finer is nobody's word, and of the ways to write them only one is right.
+            if moment.nanos % 1000 or not 0 <= moment.nanos < 1_000_000_000:
+                raise ServerLied(f"the entry at position {position} has a time that is not whole microseconds, written the one right way")
+        if len(found[0].previous_hash) != HASH_BYTES:
+            raise ServerLied(f"the entry at position {position} names a hash before it that is none")
+        # Nor does the hash cover fields that nobody knows.
+        found[0].DiscardUnknownFields()
         return found[0]
 
     def _remember(self, found: Checkpoint, note: bytes) -> None:

@@ -18,14 +18,17 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def latest(self, origin: str) -> bytes | None:
-        """The note published last, None before the first. Raises CannotPublish."""
+    def standing(self, origin: str, size: int) -> list[bytes]:
+        """What a checkpoint of this size must not contradict: one of that size, and the one published last. Raises CannotPublish."""
+        return [note for name in (LATEST, str(size)) if (note := self._read(origin, name)) is not None]
+
+    def _read(self, origin: str, name: str) -> bytes | None:
         try:
-            return (self._of(origin) / LATEST).read_bytes()
+            return (self._of(origin) / name).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CannotPublish(f"cannot read the last checkpoint published: {error}") from error
+            raise CannotPublish(f"cannot read a checkpoint published before: {error}") from error
 
     def publish(self, origin: str, size: int, note: str) -> None:
         """Puts a checkpoint there and makes it the latest, both atomically and on the disk when it returns. Raises CannotPublish."""

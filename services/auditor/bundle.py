@@ -5,6 +5,9 @@ Only names, framing and the manifest live here; `exporting` writes one, `verifyi
 
 import json
 import mmap
+import os
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -17,6 +20,13 @@ TRIAL_BALANCE = "trial-balance.json"
 # A power of two, so that every segment but the last is one complete subtree of the Merkle tree.
 SEGMENT_ENTRIES = 16_384
 LARGEST_SEGMENT_ENTRIES = 1 << 24
+# Every file that a bundle can hold. Each is checked; one that nobody checks would be believed because the rest holds.
+_NAMES = re.compile(
+    r"entries/[0-9]{8}\.bin|checkpoints/[0-9A-Za-z._-]+\.txt|plans/[0-9]{12}\.json|(entries|postings)\.parquet"
+    r"|consistency\.json|trial-balance\.json"
+)
+# Bytes of the largest manifest, enough for billions of entries.
+LARGEST_MANIFEST = 64 << 20
 
 
 class NotABundle(Exception):
@@ -66,14 +76,15 @@ def segment_path(number: int) -> str:
 
 def read_manifest(bundle: Path) -> Manifest:
     """Raises NotABundle for anything but a manifest of this format whose segments follow each other without gaps."""
+    _check_plain(bundle)
     try:
-        text = (bundle / MANIFEST).read_text(encoding="utf-8")
+        text = read_whole(bundle, MANIFEST, LARGEST_MANIFEST).decode()
     except OSError:
         raise NotABundle(f"{bundle} has no {MANIFEST} that can be read; a bundle is a directory that `fenrun audit export` made") from None
     except UnicodeDecodeError:
         raise NotABundle(f"{MANIFEST} is not UTF-8") from None
     try:
-        told = json.loads(text)
+        told = parse_json(text)
         if told["format"] != FORMAT:
             raise NotABundle(f"{MANIFEST} says format {told['format']!r}; this version knows {FORMAT!r}")
         files = tuple(_file(one) for one in told["files"])
@@ -86,16 +97,55 @@ def read_manifest(bundle: Path) -> Manifest:
             _text(told, "exported_at"),
             files,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise NotABundle(f"{MANIFEST} does not have the shape of one: {type(problem).__name__}: {problem}") from None
     _check_segments(manifest)
     return manifest
+
+
+def _check_plain(bundle: Path) -> None:
+    """A link would lead out of the bundle, and what is no file may never end."""
+    for folder, folders, names in os.walk(bundle):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            mode = path.lstat().st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                raise NotABundle(f"{shown_path(path.relative_to(bundle))} is a link or a device; a bundle is plain files")
+
+
+def shown_path(path: Path) -> str:
+    """A path as text; what of it is not UTF-8 is shown as �."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def read_whole(bundle: Path, path: str, most: int) -> bytes:
+    """A small file of the bundle. Raises OSError, also for one of more bytes than any that is honest."""
+    with (bundle / path).open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(f"{path} has more than {most} bytes")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """One JSON document that every reader understands alike. Raises ValueError, also where an object says one thing twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("an object has a name twice")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _text(told: dict[str, Any], key: str) -> str:
     value = told[key]
     if not isinstance(value, str):
         raise TypeError(f"{key} is {value!r}, not text")
+    value.encode()  # JSON can spell half a character; nothing else can
     return value
 
 
@@ -110,6 +160,8 @@ def _file(told: dict[str, Any]) -> File:
     path = _text(told, "path")
     if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
         raise ValueError(f"path {path!r} leads out of the bundle")
+    if not _NAMES.fullmatch(path):
+        raise ValueError(f"path {path!r} is none of a bundle's files, and nothing would check it")
     return File(path, _count(told, "bytes"), _text(told, "sha256"), _count(told, "first_position", 0), _count(told, "last_position", 0))
 
 
@@ -159,6 +211,8 @@ def frame_at(buffer: "bytes | mmap.mmap", offset: int) -> tuple[int, int]:
         offset += 1
         length |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if not byte and shift:
+                raise ValueError("the length of an entry is written longer than it need be")
             break
         shift += 7
     if offset + length > size:

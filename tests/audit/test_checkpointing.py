@@ -15,7 +15,7 @@ from psycopg import errors
 from services import composition
 from services.audit import signing
 from services.audit.client import VerifyingClient
-from services.audit.domain.checkpoint import VerifierKey
+from services.audit.domain.checkpoint import Checkpoint, VerifierKey, origin_of
 from services.audit.publishing import Directory
 from services.composition import CannotServe, service_dsn
 from services.runtime.settings import Settings
@@ -138,6 +138,41 @@ def test_a_checkpoint_published_and_not_stored_is_the_one_that_is_stored(
         assert soon(lambda: other.audit.GetStatus(request).latest.note) == first.note
 
 
+def test_no_checkpoint_takes_the_place_of_another_of_its_size(
+    own_dsn: str, key_file: Path, key: VerifierKey, tmp_path: Path, fresh_program_id: Callable[[], str]
+) -> None:
+    """The database was put back to before, and `latest` is lost; what was published of this size still counts."""
+    signer = signing.load(key_file).signing
+    assert signer is not None
+    program_id = fresh_program_id()
+    origin = origin_of(signer.name, program_id)
+    other = str(signer.sign(str(Checkpoint(origin, 4, bytes(32)))))
+    Directory(tmp_path).publish(origin, 4, other)
+    (tmp_path / origin / "latest").unlink()
+    with (
+        composition.start(settings(own_dsn, key_file, tmp_path)) as server,
+        opened(server, program_id, key, tmp_path) as shop,
+    ):
+        assert "not those that the last checkpoint published covers" in soon(lambda: shop.status().refusal.reason)
+    assert (tmp_path / origin / "4").read_text() == other
+
+
+def test_a_clock_that_was_ahead_does_not_stop_checkpoints(
+    own_dsn: str, key_file: Path, key: VerifierKey, tmp_path: Path, fresh_program_id: Callable[[], str]
+) -> None:
+    with (
+        composition.start(settings(own_dsn, key_file, tmp_path, seconds=1)) as server,
+        opened(server, fresh_program_id(), key, tmp_path) as shop,
+    ):
+        shop.checkpoint()
+        with psycopg.connect(own_dsn, autocommit=True) as owner:
+            owner.execute("alter table audit.checkpoints disable trigger user")
+            owner.execute("update audit.checkpoints set made_us = made_us + 3600000000 where program_id = %s", [shop.program_id])
+            owner.execute("alter table audit.checkpoints enable trigger user")
+        shop.sell(1)
+        assert shop.checkpoint().size == 5
+
+
 def test_a_directory_that_cannot_be_written_stops_checkpoints_and_says_so(
     own_dsn: str, key_file: Path, key: VerifierKey, tmp_path: Path, fresh_program_id: Callable[[], str]
 ) -> None:
@@ -155,7 +190,7 @@ def test_a_directory_that_cannot_be_written_stops_checkpoints_and_says_so(
 def test_an_origin_never_leads_out_of_the_directory(tmp_path: Path, origin: str) -> None:
     inside = tmp_path / "published"
     Directory(inside).publish(origin, 1, "note\n")
-    assert Directory(inside).latest(origin) == b"note\n"
+    assert Directory(inside).standing(origin, 1) == [b"note\n", b"note\n"]
     [found] = [path for path in tmp_path.rglob("latest") if not path.is_symlink()]
     assert found.is_relative_to(inside)
     assert not any(part.startswith(".") for part in found.relative_to(tmp_path).parts)

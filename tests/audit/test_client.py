@@ -1,5 +1,6 @@
 """The verifying client: an honest server satisfies it, and one that lies about anything at all is caught."""
 
+import base64
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from fenrun.log.v1 import log_pb2
 from services.audit import signing
 from services.audit.client import ServerLied, VerifyingClient, hash_of
 from services.audit.domain.checkpoint import Checkpoint, Note, NoteMalformed
+from services.audit.domain.merkle import EMPTY_ROOT
 from services.audit.signing import NotTrusted, SigningKey
 from tests.audit.house import Shop
 
@@ -200,14 +202,34 @@ def beyond_all_time(entry: log_pb2.Entry) -> None:
     entry.recorded_at.seconds = 2**62
 
 
-@pytest.mark.parametrize("change", [finer, beyond_all_time])
+def borrowed(entry: log_pb2.Entry) -> None:
+    """The same microseconds, and so the same hash, in other bytes."""
+    entry.occurred_at.seconds += 1
+    entry.occurred_at.nanos -= 1_000_000_000
+
+
+def carried(entry: log_pb2.Entry) -> None:
+    entry.recorded_at.seconds -= 1
+    entry.recorded_at.nanos += 1_000_000_000
+
+
+@pytest.mark.parametrize("change", [finer, beyond_all_time, borrowed, carried])
 def test_a_time_that_the_hash_cannot_cover_is_caught(sold: Shop, change: Callable[[log_pb2.Entry], None]) -> None:
     def lie(answer: pb.ExportEntriesResponse) -> pb.ExportEntriesResponse:
         change(answer.entries[0])
         return answer
 
-    with lying(sold, ExportEntries=lie) as channel, pytest.raises(ServerLied, match=r"position 7 has (a time|times)"):
+    with lying(sold, ExportEntries=lie) as channel, pytest.raises(ServerLied, match=r"position 7 has a time"):
         VerifyingClient(channel, sold.program_id, [sold.key]).prove(7)
+
+
+def test_what_the_hash_does_not_cover_is_not_handed_on(sold: Shop) -> None:
+    def lie(answer: pb.ExportEntriesResponse) -> pb.ExportEntriesResponse:
+        answer.entries[0].MergeFromString(b"\xa2\x06\x05bonus")  # field 100: no field of an entry
+        return answer
+
+    with lying(sold, ExportEntries=lie) as channel:
+        assert b"bonus" not in VerifyingClient(channel, sold.program_id, [sold.key]).prove(7).entry.SerializeToString()
 
 
 def test_another_entry_or_none_or_two_is_caught(sold: Shop) -> None:
@@ -291,6 +313,19 @@ def test_another_program_s_checkpoint_is_caught(sold: Shop, key_file: Any) -> No
             VerifyingClient(channel, sold.program_id, [sold.key]).advance()
         with pytest.raises(ServerLied, match=r"not of 'shop\.example/mine'"):
             VerifyingClient(channel, sold.program_id, [sold.key], origin="shop.example/mine").advance()
+
+
+def test_a_program_whose_name_ends_alike_is_another(sold: Shop, key_file: Any) -> None:
+    """Whoever owns the database can put a program "x/tea" into it, and the server signs what it finds."""
+    key = signing.load(key_file).signing
+    assert key is not None
+    origin = f"shop.example/x/{sold.program_id}"
+    lie = signed_by(key, origin=origin)
+    with lying(sold, GetCheckpoint=lie) as channel, pytest.raises(ServerLied, match=f"is of the log {origin!r}"):
+        VerifyingClient(channel, sold.program_id, [sold.key]).advance()
+    other = str(key.sign(f"shop.example/other\n0\n{base64.b64encode(EMPTY_ROOT).decode()}\n")).encode()
+    with pytest.raises(NotTrusted, match=r"of the log 'shop\.example/other', not of program"):
+        VerifyingClient(sold.channel, sold.program_id, [sold.key], other)
 
 
 def test_another_size_than_asked_for_is_caught(sold: Shop) -> None:

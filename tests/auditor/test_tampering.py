@@ -1,16 +1,19 @@
 """Whatever is done to a bundle is found, and the first bad position named; what nobody touched passes."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fenrun.log.v1 import log_pb2
 
+from services.audit.domain import checkpoint, merkle
 from services.audit.domain.checkpoint import VerifierKey
 from services.audit.signing import SigningKey
-from services.auditor.bundle import MANIFEST, frames, hash_file, read_manifest, varint
+from services.auditor.bundle import MANIFEST, File, frames, hash_file, read_manifest, read_whole, varint
 from services.auditor.verifying.deciding import FOLLOWING, every_type
 from services.auditor.verifying.laws import POSTING
 from services.auditor.verifying.report import CHECKS, Report
@@ -200,6 +203,49 @@ def test_a_renumbered_stream_is_found(tmp_path: Path) -> None:
     assert first(verified(bundle(tmp_path / "b", log))) == ("hashes and chain", position)
 
 
+@pytest.mark.parametrize("version", [0, 2**32, 2**64 - 1])
+def test_a_version_that_no_stream_can_have_is_found(version: int, tmp_path: Path) -> None:
+    log = forged(10, lambda entry: setattr(entry, "stream_version", version))
+    assert first(verified(bundle(tmp_path / "b", log))) == ("hashes and chain", 10)
+
+
+def borrowed(entry: log_pb2.Entry) -> None:
+    """The same microseconds, and so the same hash, in other bytes."""
+    entry.occurred_at.seconds += 1
+    entry.occurred_at.nanos -= 1_000_000_000
+
+
+def carried(entry: log_pb2.Entry) -> None:
+    entry.recorded_at.seconds -= 1
+    entry.recorded_at.nanos += 1_000_000_000
+
+
+def beyond_the_calendar(entry: log_pb2.Entry) -> None:
+    entry.occurred_at.seconds = 2**62
+
+
+def no_time(entry: log_pb2.Entry) -> None:
+    entry.ClearField("occurred_at")
+
+
+@pytest.mark.parametrize("change", [borrowed, carried, beyond_the_calendar, no_time])
+def test_a_time_in_bytes_that_the_hash_does_not_cover_is_found(change: Callable[[log_pb2.Entry], object], tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    written = changed(STORY[9], change).SerializeToString(deterministic=True)
+    rewrite(path, lambda raws: [*raws[:9], written, *raws[10:]])
+    assert first(verified(path)) == ("hashes and chain", 10)
+
+
+def test_a_length_in_more_bytes_than_it_needs_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    segment = path / "entries/00000002.bin"
+    whole = segment.read_bytes()
+    length = varint(len(next(frames(whole))[1]))
+    segment.write_bytes(length[:-1] + bytes([length[-1] | 0x80, 0]) + whole[len(length) :])
+    seal(path)
+    assert first(verified(path)) == ("hashes and chain", 33)
+
+
 def test_times_of_recording_that_do_not_increase_are_found(tmp_path: Path) -> None:
     log = forged(10, lambda entry: entry.recorded_at.CopyFrom(STORY[8].recorded_at))
     assert first(verified(bundle(tmp_path / "b", log))) == ("hashes and chain", 10)
@@ -364,6 +410,65 @@ def test_a_trial_balance_that_says_otherwise_is_found(tmp_path: Path) -> None:
     assert [one.check for one in verified(path).findings] == ["trial balance"]
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda told: told["accounts"].insert(0, {**told["accounts"][0], "balance_minor": 1}),
+        lambda told: told["accounts"][0].update(balance_minor=told["accounts"][0]["balance_minor"] + 0.75),
+        lambda told: told["accounts"][0].update(balance_minor=str(told["accounts"][0]["balance_minor"])),
+    ],
+)
+def test_a_trial_balance_that_some_readers_would_read_otherwise_is_found(lie: Callable[[Any], object], tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    told = json.loads((path / "trial-balance.json").read_text())
+    lie(told)
+    (path / "trial-balance.json").write_text(json.dumps(told))
+    seal(path)
+    assert [one.check for one in verified(path).findings] == ["trial balance"]
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        (lambda text: text.replace('"balance_minor": ', '"balance_minor": 1, "balance_minor": ', 1), "a name twice"),
+        (lambda text: "[" * 100_000, "nested too deeply"),
+        (lambda text: "[1]", "cannot be read"),
+    ],
+)
+def test_a_trial_balance_that_is_none_is_found(lie: Callable[[str], str], says: str, tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    (path / "trial-balance.json").write_text(lie((path / "trial-balance.json").read_text()))
+    seal(path)
+    [finding] = verified(path).findings
+    assert finding.check == "trial balance"
+    assert says in finding.problem
+
+
+def test_a_currency_that_only_the_manifest_tells_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    (path / MANIFEST).write_text(replace(read_manifest(path), currency="JPY").to_json())
+    assert [(one.check, one.found) for one in verified(path).findings] == [("manifest", "JPY")]
+
+
+@pytest.mark.parametrize("told", [{"old_size": 3}, {"new_size": 95}, {"old_size": 94, "new_size": 94}])
+def test_a_proof_that_leads_nowhere_is_found(told: dict[str, int], tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY, consistency=(LAST + 1, []))
+    proof = {**json.loads((path / "consistency.json").read_text()), **told}
+    (path / "consistency.json").write_text(json.dumps(proof))
+    seal(path)
+    [finding] = verified(path).findings
+    assert finding.check == "checkpoints"
+    assert "consistency.json cannot be read" in finding.problem
+
+
+def test_a_checkpoint_of_no_entries_has_the_root_of_none(tmp_path: Path) -> None:
+    true = str(KEY.sign(str(checkpoint.checkpoint("audit.example/golden", 0, merkle.EMPTY_ROOT, FIRST_DAY)))).encode()
+    lie = str(KEY.sign(str(checkpoint.checkpoint("audit.example/golden", 0, bytes(32), FIRST_DAY)))).encode()
+    path = bundle(tmp_path / "b", STORY)
+    assert verified(path, since=true).holds
+    assert [one.check for one in verified(path, since=lie).findings] == ["checkpoints"]
+
+
 def test_a_plan_that_says_otherwise_is_found(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b", STORY)
     plan = next(path.glob("plans/*.json"))
@@ -397,6 +502,38 @@ def test_what_a_forger_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None
     report = verified(bundle(tmp_path / "b", forged(12, lambda entry: setattr(entry, "type", "\x1b[2J\n"))))
     assert not report.holds
     assert all(line.isprintable() for line in report.lines())
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "checkpoints/000000000094.txt", "trial-balance.json", "entries/00000001.bin", "more"])
+@pytest.mark.parametrize("make", [link, os.mkfifo, lambda path: path.symlink_to(path.parent.parent)])
+def test_what_is_no_plain_file_is_refused_before_it_is_read(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    (path / name).unlink(missing_ok=True)
+    make(path / name)
+    [finding] = verified(path).findings
+    assert finding.problem == f"{name} is a link or a device; a bundle is plain files"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/000000000094.txt", "trial-balance.json", "manifest.json"])
+def test_a_file_that_no_memory_holds_is_not_read_whole(name: str, tmp_path: Path) -> None:
+    path = bundle(tmp_path / "b", STORY)
+    os.truncate(path / name, 1 << 40)
+    with pytest.raises(OSError, match="has more than 10 bytes"):
+        read_whole(path, name, 10)
+
+
+def test_a_file_that_nothing_would_check_is_found(tmp_path: Path) -> None:
+    """Named by the manifest, of the right hash: whoever reads it would believe it, because everything holds."""
+    path = bundle(tmp_path / "b", STORY)
+    for name in ("trial-balance.csv", "checkpoints/\0.txt", "plans/latest.json"):
+        manifest = read_manifest(bundle(tmp_path / name[:3], STORY))
+        (path / MANIFEST).write_text(replace(manifest, files=(*manifest.files, File(name, 1, "00"))).to_json())
+        [finding] = verified(path).findings
+        assert "is none of a bundle's files" in finding.problem
 
 
 def test_a_file_nobody_named_is_found(tmp_path: Path) -> None:

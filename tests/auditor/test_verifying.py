@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,55 @@ def test_a_process_that_dies_is_no_verdict() -> None:
     assert told == "a process that verified share ended with status 9 and no answer\n"
     assert issubclass(WorkerLost, Exception)
     assert len(Children(lambda key, done: None)) == 0
+
+
+# Verifies a bundle in two processes, of which something is done to one that reads segments.
+WITH_A_POOL = """
+import os, signal, sys, time
+from pathlib import Path
+from services.audit.domain.checkpoint import VerifierKey
+from services.auditor import cli
+from services.auditor.verifying import scanning
+def check_file(bundle, file):
+    {act}
+scanning.check_file = check_file
+try:
+    cli.verify(Path(sys.argv[1]), [sys.argv[2]], None, 2, None, None, True)
+except cli.typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+def with_a_pool(act: str, tmp_path: Path) -> "subprocess.Popen[str]":
+    given = [sys.executable, "-c", WITH_A_POOL.format(act=act), str(bundle(tmp_path / "b", STORY)), str(KEY.verifier_key)]
+    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_process_that_dies_while_reading_segments_is_no_verdict(tmp_path: Path) -> None:
+    process = with_a_pool("os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    told, said = process.communicate(timeout=30)
+    assert (process.returncode, told) == (1, "")
+    assert said == "fenrun: not verified: a process that read segments ended without an answer\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_no_process_outlives_a_verifier_that_was_killed(tmp_path: Path) -> None:
+    process = with_a_pool("os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)", tmp_path)
+    assert process.stdout is not None
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while any(running(worker) for worker in workers):
+        assert time.monotonic() < until, "they go on"
+        time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_the_state_keeps_no_stream_of_an_order(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """Checkpoints against the roots that the bundle's own entries give. The signatures are all that an auditor has to believe."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.audit.domain.checkpoint import Checkpoint, NoteMalformed, VerifierKey
+from services.audit.domain.checkpoint import LARGEST_NOTE, Checkpoint, NoteMalformed, VerifierKey
 from services.audit.domain.merkle import ProofInvalid, verify_consistency
 from services.audit.signing import NotTrusted, open_checkpoint
-from services.auditor.bundle import File, Manifest
+from services.auditor.bundle import File, Manifest, parse_json, read_whole
 from services.auditor.verifying.report import Finding
 
 CHECK = "checkpoints"
@@ -61,8 +60,12 @@ def read(bundle: Path, manifest: Manifest, trusted: Sequence[VerifierKey], since
     text = _bytes(bundle, proof) if proof else None
     if text is not None:
         try:
-            told = json.loads(text)
-            signed.proof = {"new_size": int(told["new_size"]), "hashes": [bytes.fromhex(one) for one in told["hashes"]]}
+            told = parse_json(text)
+            if told["old_size"] != manifest.entries:
+                raise ValueError(f"old_size is {told['old_size']!r}, and the bundle has {manifest.entries} entries")
+            signed.proof = {"new_size": told["new_size"], "hashes": [bytes.fromhex(one) for one in told["hashes"]]}
+            if told["new_size"] not in [one.size for _, one in signed.checkpoints if one.size > manifest.entries]:
+                raise ValueError(f"new_size is {told['new_size']!r}, and no checkpoint beyond the bundle is of so many entries")
         except (ValueError, KeyError, TypeError) as problem:
             signed.findings.append(Finding(CHECK, None, f"{CONSISTENCY} cannot be read: {type(problem).__name__}: {problem}"))
     return signed
@@ -75,8 +78,6 @@ def check(signed: Signed, manifest: Manifest, roots: Mapping[int, bytes]) -> lis
     for name, checkpoint in signed.checkpoints:
         if checkpoint.size > manifest.entries:
             finding = _beyond(name, checkpoint, signed, manifest, roots)
-        elif checkpoint.size == 0:
-            finding = None
         elif roots[checkpoint.size] != checkpoint.root:
             problem = (
                 f"{name}: the entries are not those that were signed; the first that differs stands after {held}, up to {checkpoint.size}"
@@ -112,6 +113,6 @@ def _beyond(name: str, checkpoint: Checkpoint, signed: Signed, manifest: Manifes
 
 def _bytes(bundle: Path, file: File) -> bytes | None:
     try:
-        return (bundle / file.path).read_bytes()
+        return read_whole(bundle, file.path, LARGEST_NOTE)
     except OSError:
         return None

@@ -1,6 +1,5 @@
 """What a bundle says a second time for people's convenience: plans, tables, the trial balance. It must say what the entries say."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,12 @@ from typing import Any
 from fenrun.log.v1 import log_pb2
 
 from services.auditor import tables
-from services.auditor.bundle import TRIAL_BALANCE, Manifest
+from services.auditor.bundle import TRIAL_BALANCE, Manifest, parse_json, read_whole
 from services.auditor.verifying.history import History
 from services.auditor.verifying.report import Finding
 
+# Bytes; a row is about a hundred, and there is one for each account that anything was posted to.
+LARGEST_TRIAL_BALANCE = 64 << 20
 Map = Callable[[Callable[[int], Any], range], Iterator[Any]]
 
 
@@ -27,9 +28,9 @@ def check_plans(bundle: Path, manifest: Manifest, plans: Mapping[int, str]) -> l
     found = [Finding("copies", None, f"{path} is no published plan version") for path in sorted(named - wanted.keys())]
     for path, document in sorted(wanted.items()):
         try:
-            text = (bundle / path).read_bytes()
+            text = read_whole(bundle, path, len(document.encode()))
         except OSError:
-            found.append(Finding("copies", None, f"{path} is missing"))
+            found.append(Finding("copies", None, f"{path} is missing, or longer than the document that was published"))
             continue
         if text != document.encode():
             found.append(Finding("copies", None, f"{path} is not the document that was published"))
@@ -71,10 +72,16 @@ def check_trial_balance(bundle: Path, currency: str, totals: Mapping[tuple[str, 
         if total:
             found.append(Finding("trial balance", None, f"all accounts in {asset} together", "0", str(total)))
     try:
-        told = json.loads((bundle / TRIAL_BALANCE).read_bytes())
-        said: dict[tuple[str, int], int] = {
-            (str(row["asset"]), log_pb2.Account.Value(row["account"])): int(row["balance_minor"]) for row in told["accounts"]
-        }
+        told = parse_json(read_whole(bundle, TRIAL_BALANCE, LARGEST_TRIAL_BALANCE))
+        said = dict[tuple[str, int], int]()
+        for row in told["accounts"]:
+            told_of: tuple[str, int] = (row["asset"], log_pb2.Account.Value(row["account"]))
+            amount = row["balance_minor"]
+            if told_of in said:
+                raise ValueError(f"{row['account']} in {row['asset']} stands there twice")
+            if type(amount) is not int:
+                raise TypeError(f"balance_minor is {amount!r}, not a whole number")
+            said[told_of] = amount
         head = (told["position"], told["currency"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         return [*found, Finding("trial balance", None, f"{TRIAL_BALANCE} cannot be read: {type(problem).__name__}: {problem}")]

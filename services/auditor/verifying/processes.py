@@ -3,13 +3,26 @@
 A child answers once; while it works it may say how far it has come. The caller must have no threads of its own.
 """
 
+import ctypes
 import multiprocessing
+import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
 Say = Callable[[int], None]
+
+
+# Of linux/prctl.h.
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """A process whose parent was killed has nobody to answer to, and would wait for work for ever. Linux alone can do this."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class WorkerLost(Exception):
@@ -70,6 +83,7 @@ class Children:
 
 
 def _run(work: Callable[[Say], Any], connection: Connection) -> None:
+    end_with_parent()
     try:
         answer = work(lambda done: connection.send(("progress", done)))
     except BaseException as error:

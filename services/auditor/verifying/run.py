@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,11 @@ from typing import Any
 from fenrun.log.v1 import log_pb2
 
 from services.audit.domain.checkpoint import VerifierKey
-from services.auditor.bundle import MANIFEST, Manifest, NotABundle, read_manifest
+from services.auditor.bundle import MANIFEST, Manifest, NotABundle, read_manifest, shown_path
 from services.auditor.verifying import checkpoints, copies, folding, index, scanning
 from services.auditor.verifying.folding import Progress
 from services.auditor.verifying.history import History
+from services.auditor.verifying.processes import WorkerLost, end_with_parent
 from services.auditor.verifying.report import CHECKS, Bad, Finding, Report
 from services.auditor.verifying.scanning import Scanned
 from services.auditor.verifying.tree import Peaks, add, root_of
@@ -42,7 +43,8 @@ class Verification:
 
 
 def verify(asked: Verification) -> Report:
-    """Makes every check in order. What does not hold is in the report; only what keeps it from being made at all is raised (OSError)."""
+    """Makes every check in order. What does not hold is in the report; only what keeps it from being made at all is raised:
+    OSError, WorkerLost."""
     report = Report(processes=asked.processes)
     began = time.monotonic_ns()
     with tempfile.TemporaryDirectory(prefix="fenrun-verify-", dir=asked.work_dir) as work, _without_collector():
@@ -90,7 +92,7 @@ def _verify(asked: Verification, work: Path, report: Report) -> None:
 def _files(asked: Verification, manifest: Manifest, pool: Executor | None) -> list[Finding]:
     """Everything the manifest names, as it says, and nothing besides."""
     named = {file.path for file in manifest.files} | {MANIFEST}
-    there = {str(path.relative_to(asked.bundle)) for path in asked.bundle.rglob("*") if not path.is_dir()}
+    there = {shown_path(path.relative_to(asked.bundle)) for path in asked.bundle.rglob("*") if not path.is_dir()}
     found = [Finding("manifest", None, f"{path} is not named by the manifest") for path in sorted(there - named)]
     checked = _map(pool, partial(scanning.check_file, asked.bundle), manifest.files)
     for done, finding in enumerate(checked, 1):
@@ -127,7 +129,7 @@ def _scan(asked: Verification, manifest: Manifest, work: Path, secret: bytes, si
 def _join(manifest: Manifest, segments: Sequence[Scanned], sizes: Sequence[int]) -> dict[int, bytes]:
     """{tree size: root} for the sizes of checkpoints that the bundle reaches, and for all of it."""
     peaks: Peaks = []
-    roots = {}
+    roots = {0: root_of([])}
     for segment in segments:
         for size, inside in segment.peaks_at.items():
             upto = list(peaks)
@@ -165,6 +167,8 @@ def _fold(asked: Verification, manifest: Manifest, history: History, report: Rep
     report.checked += ["decisions", *LAWS]
     if any(finding.check in LAWS for finding in folded.findings):
         return
+    if manifest.currency != folded.laws.currency:
+        report.findings.append(Finding("manifest", None, "the currency of the program", folded.laws.currency, manifest.currency))
     report.findings += copies.check_plans(asked.bundle, manifest, folded.laws.plans)
     findings, left_out = copies.check_tables(asked.bundle, manifest, history, map)
     report.findings += findings
@@ -191,8 +195,16 @@ def _pool(processes: int) -> Iterator[Executor | None]:
     if processes == 1:
         yield None
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        yield pool
+    try:
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=end_with_parent) as pool:
+            try:
+                yield pool
+            except BaseException:
+                # What nobody will look at need not be waited for.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenExecutor as error:
+        raise WorkerLost("a process that read segments ended without an answer") from error
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from services.auditor.verifying.tree import Peaks, add_leaf
 
 CHAIN = "hashes and chain"
 OFFSETS = "offsets"
+# The times that a google.protobuf.Timestamp can have.
+EARLIEST_S, LATEST_S = -62_135_596_800, 253_402_300_799
 _NUMBERS = Struct(">QQqq")
 _LENGTH = Struct(">I")
 # Facts that count once by an id which is not their stream's: which field of which message is it, and the id it is kept under.
@@ -118,7 +120,9 @@ def _scan(bundle: Path, program_id: str, segment: File, sizes: set[int], work: P
     records.flush()
     file_ = os.open(work / OFFSETS, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        os.pwrite(file_, offsets.tobytes(), (segment.first_position - 1) * offsets.itemsize)
+        data = offsets.tobytes()
+        if os.pwrite(file_, data, (segment.first_position - 1) * offsets.itemsize) != len(data):
+            raise OSError(f"no room left in {work}")
     finally:
         os.close(file_)
 
@@ -145,6 +149,12 @@ def _check(entry: log_pb2.Entry, raw: bytes, position: int, program_id: str, bef
         raise Bad(_finding(position, "positions have no gaps", f"position {position}", f"position {entry.position}"))
     if entry.program_id != program_id:
         raise Bad(_finding(position, "the entry is of another program", program_id, entry.program_id))
+    if not 0 < entry.stream_version <= position:
+        raise Bad(
+            _finding(position, "a stream has no such version before this position", f"1 to {position}", f"version {entry.stream_version}")
+        )
+    for name in ("occurred_at", "recorded_at"):
+        _check_time(entry, name, position)
     computed = hash_of(entry)
     if entry.hash != computed:
         raise Bad(_finding(position, "the hash is not that of the entry", computed.hex(), entry.hash.hex()))
@@ -154,8 +164,16 @@ def _check(entry: log_pb2.Entry, raw: bytes, position: int, program_id: str, bef
     entry.DiscardUnknownFields()
     if entry.SerializeToString(deterministic=True) != raw:
         raise Bad(_finding(position, "the entry says more than its hash covers", "its deterministic serialization", "other bytes"))
-    if entry.occurred_at.nanos % 1000 or entry.recorded_at.nanos % 1000:
-        raise Bad(_finding(position, "a time is finer than a microsecond, and the hash does not cover that", "whole microseconds", "nanos"))
+
+
+def _check_time(entry: log_pb2.Entry, name: str, position: int) -> None:
+    """The hash covers microseconds: of the ways to write them as seconds and nanos only one is right. Raises Bad."""
+    moment = getattr(entry, name)
+    if not entry.HasField(name) or moment.nanos % 1000 or not 0 <= moment.nanos < 1_000_000_000:  # type: ignore[arg-type]  # one of two
+        expected = "seconds, and nanos from 0 to 999,999,000 in whole microseconds"
+        raise Bad(_finding(position, f"{name} is not written as the hash covers it", expected, f"{moment.seconds} s, {moment.nanos} ns"))
+    if not EARLIEST_S <= moment.seconds <= LATEST_S:
+        raise Bad(_finding(position, f"{name} is no time of the calendar", "the years 1 to 9999", f"{moment.seconds} s"))
 
 
 def link(position: int, before: bytes, previous: bytes, before_us: int, recorded_us: int) -> None:
