@@ -126,6 +126,18 @@ def test_a_process_that_dies_is_no_verdict() -> None:
     assert len(Children(lambda key, done: None)) == 0
 
 
+def test_an_interrupt_is_answered_by_the_parent_alone() -> None:
+    script = (
+        "import os, signal\n"
+        "from services.auditor.verifying.processes import Children\n"
+        "children = Children(lambda key, done: None)\n"
+        "children.start('share', lambda say: os.kill(os.getpid(), signal.SIGINT) or 7)\n"
+        "children.wait_for_all()\nprint(children.answers)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert (told.stdout, told.stderr) == ("{'share': 7}\n", "")
+
+
 # Verifies a bundle in two processes, of which something is done to one that reads segments.
 WITH_A_POOL = """
 import os, signal, sys, time
