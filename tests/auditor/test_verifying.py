@@ -1,6 +1,7 @@
 """Verifying in shares and in several processes gives what verifying in one piece gives; tables are compared; memory stays bounded."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -157,7 +158,9 @@ except cli.typer.Exit as ended:
 
 def with_a_pool(act: str, tmp_path: Path) -> "subprocess.Popen[str]":
     given = [sys.executable, "-c", WITH_A_POOL.format(act=act), str(bundle(tmp_path / "b", STORY)), str(KEY.verifier_key)]
-    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # Who is killed leaves their index behind.
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env)
 
 
 def test_a_process_that_dies_while_reading_segments_is_no_verdict(tmp_path: Path) -> None:
