@@ -123,7 +123,8 @@ def prove(
     terminal.paragraph(f"The checkpoint of {_entries(last.size)} of {last.origin} is signed by a key you trust.")
     if kept is not None:
         terminal.paragraph(f"It goes on from the checkpoint of {_entries(kept.size)} you kept: what that covers is unchanged.")
-    what = f"Entry {position}, {entry.type} of {entry.stream}, recorded {terminal.when(entry.recorded_at)}"
+    # A forged log may have anything for a type or a stream.
+    what = f"Entry {position}, {terminal.harmless(f'{entry.type} of {entry.stream}')}, recorded {terminal.when(entry.recorded_at)}"
     terminal.paragraph(f"{what}, hashes to {proven.hash.hex()} from its own bytes.")
     terminal.paragraph(f"The checkpoint covers an entry of that hash at position {position}.")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fenrun.log.v1 import log_pb2
+from google.protobuf.message import DecodeError
 
 from services.auditor import tables
 from services.auditor.bundle import (
@@ -59,7 +60,10 @@ def export(contents: Contents, target: Path) -> Manifest:
     with _put_in_place(target) as directory:
         writer = _Writer(directory, contents)
         for entry in contents.entries:
-            writer.add(entry)
+            try:
+                writer.add(entry)
+            except (DecodeError, ValueError) as problem:
+                raise CannotExport(f"the entry at {entry.position} cannot be read: {problem}") from problem
         return writer.finish()
 
 

@@ -58,6 +58,11 @@ def paragraph(text: str, first: str = "", then: str = "") -> None:
         say(((then if number else first) + line.plain).rstrip())
 
 
+def harmless(text: str) -> str:
+    """What would steer the terminal is shown as �."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
     return console().width
@@ -68,7 +73,7 @@ def broken(text: str, columns: int) -> list[str]:
     from rich.cells import cell_len
     from rich.text import Text
 
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    shown = harmless(text)
     if cell_len(shown) <= columns:
         return [shown]
     return [line.plain.rstrip() for line in Text(shown).wrap(console(), columns)]

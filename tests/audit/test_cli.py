@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from services.__main__ import app
 from services.audit import signing
+from services.console import terminal
 from tests.audit.house import Shop, forget_checkpoints, rewrite, soon
 
 
@@ -122,3 +123,10 @@ def test_what_does_not_hold_ends_with_status_1_and_says_why(sold: Shop, fenrun: 
     sold.sell(1)
     # The server leaves a refused program alone for a while; another one would sign the new history now.
     assert "CHECKPOINT_UNKNOWN" in fenrun("consistent", str(kept), "--key", str(sold.key), status=1)
+
+
+def test_what_a_forged_log_names_an_entry_does_not_steer_the_terminal() -> None:
+    assert (
+        terminal.harmless("order.paid.v1\x1b[2J of order/茶\n")
+        == "order.paid.v1\N{REPLACEMENT CHARACTER}[2J of order/茶\N{REPLACEMENT CHARACTER}"
+    )

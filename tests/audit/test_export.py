@@ -17,7 +17,7 @@ from services.auditor import exporting, tables
 from services.auditor.bundle import read_manifest
 from services.auditor.verifying.deciding import every_type
 from tests.audit.house import Shop, rewrite
-from tests.auditor.logs import bundle, golden
+from tests.auditor.logs import bundle, changed, golden, rehash
 from tests.given import Client
 from tests.golden.make import play, play_schemes
 
@@ -168,6 +168,10 @@ def test_what_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda log: log[:9] + log[10:], "at 11 where golden at 10 was expected"),
+        (
+            lambda log: rehash([*log[:2], changed(log[2], lambda one: setattr(one, "fact", b"\xff")), *log[3:]], 3),
+            "entry at 3 cannot be read",
+        ),
         (lambda log: log[:-1], "stopped at position 93, 94 was asked for"),
         (lambda log: [*log, log[-1]], "at 94 where golden at 95 was expected"),
     ],

@@ -1,6 +1,7 @@
 """Verifying in shares and in several processes gives what verifying in one piece gives; tables are compared; memory stays bounded."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,18 @@ def test_a_process_that_dies_is_no_verdict() -> None:
     assert len(Children(lambda key, done: None)) == 0
 
 
+def test_an_interrupt_is_answered_by_the_parent_alone() -> None:
+    script = (
+        "import os, signal\n"
+        "from services.auditor.verifying.processes import Children\n"
+        "children = Children(lambda key, done: None)\n"
+        "children.start('share', lambda say: os.kill(os.getpid(), signal.SIGINT) or 7)\n"
+        "children.wait_for_all()\nprint(children.answers)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert (told.stdout, told.stderr) == ("{'share': 7}\n", "")
+
+
 # Verifies a bundle in two processes, of which something is done to one that reads segments.
 WITH_A_POOL = """
 import os, signal, sys, time
@@ -145,7 +158,9 @@ except cli.typer.Exit as ended:
 
 def with_a_pool(act: str, tmp_path: Path) -> "subprocess.Popen[str]":
     given = [sys.executable, "-c", WITH_A_POOL.format(act=act), str(bundle(tmp_path / "b", STORY)), str(KEY.verifier_key)]
-    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # Who is killed leaves their index behind.
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env)
 
 
 def test_a_process_that_dies_while_reading_segments_is_no_verdict(tmp_path: Path) -> None:

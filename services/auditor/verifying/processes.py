@@ -19,8 +19,11 @@ Say = Callable[[int], None]
 PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent() -> None:
-    """A process whose parent was killed has nobody to answer to, and would wait for work for ever. Linux alone can do this."""
+def belong_to_parent() -> None:
+    """An interrupt is the parent's to answer. A process whose parent was killed has nobody to answer to, and would wait for work for
+    ever; Linux alone can end it then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -83,7 +86,7 @@ class Children:
 
 
 def _run(work: Callable[[Say], Any], connection: Connection) -> None:
-    end_with_parent()
+    belong_to_parent()
     try:
         answer = work(lambda done: connection.send(("progress", done)))
     except BaseException as error:

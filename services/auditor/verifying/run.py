@@ -21,7 +21,7 @@ from services.auditor.bundle import MANIFEST, Manifest, NotABundle, read_manifes
 from services.auditor.verifying import checkpoints, copies, folding, index, scanning
 from services.auditor.verifying.folding import Progress
 from services.auditor.verifying.history import History
-from services.auditor.verifying.processes import WorkerLost, end_with_parent
+from services.auditor.verifying.processes import WorkerLost, belong_to_parent
 from services.auditor.verifying.report import CHECKS, Bad, Finding, Report
 from services.auditor.verifying.scanning import Scanned
 from services.auditor.verifying.tree import Peaks, add, root_of
@@ -196,7 +196,7 @@ def _pool(processes: int) -> Iterator[Executor | None]:
         yield None
         return
     try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=belong_to_parent) as pool:
             try:
                 yield pool
             except BaseException:
