@@ -228,11 +228,11 @@ def rows_of_everything(dsn: str) -> list[str]:
         return [text for (table,) in tables for (text,) in owner.execute(f"select t::text from {table} t".encode()).fetchall()]
 
 
-def files_of(database: EmbeddedPostgres, data_dir: Path) -> Iterator[tuple[Path, bytes]]:
+def files_of(database: EmbeddedPostgres) -> Iterator[tuple[Path, bytes]]:
     """Every file of the database with what is in it, write-ahead log included."""
     with psycopg.connect(database.dsn, autocommit=True) as owner:
         owner.execute("checkpoint")
-    for path in data_dir.rglob("*"):
+    for path in database.data_dir.rglob("*"):
         if path.is_file():
             yield path, path.read_bytes()
 
@@ -254,9 +254,7 @@ def hashes(client: Client) -> list[bytes]:
     return [entry.hash for entry in client.ops.ReadEntries(ops_pb2.ReadEntriesRequest(program_id=client.program_id)).entries]
 
 
-def test_a_name_is_set_read_set_anew_and_erased_and_nothing_that_was_recorded_changes(
-    client: Client, database: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_name_is_set_read_set_anew_and_erased_and_nothing_that_was_recorded_changes(client: Client, database: EmbeddedPostgres) -> None:
     client.enroll("ann")
     assert client.named("ann") == ("none", "")
     first = client.name("n1", "ann", "Ann")
@@ -268,8 +266,7 @@ def test_a_name_is_set_read_set_anew_and_erased_and_nothing_that_was_recorded_ch
     def nowhere() -> bool:
         encoded = NAME.encode()
         in_rows = [row for row in rows_of_everything(database.dsn) if NAME in row or encoded.hex() in row]
-        data_dir = tmp_path_factory.getbasetemp()
-        in_files = [path for path, content in files_of(database, data_dir) if encoded in content]
+        in_files = [path for path, content in files_of(database) if encoded in content]
         return not in_rows and not in_files
 
     assert nowhere()
@@ -290,7 +287,7 @@ def test_a_name_is_set_read_set_anew_and_erased_and_nothing_that_was_recorded_ch
     assert hashes(client) == [*before, receipt.entry_hash]
 
 
-def test_the_search_for_a_name_would_find_it(database: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_search_for_a_name_would_find_it(database: EmbeddedPostgres) -> None:
     """So that finding nothing means something."""
     marker = "not-hidden-3f9c0a1b2c4d"
     with psycopg.connect(database.dsn) as owner:
@@ -298,7 +295,7 @@ def test_the_search_for_a_name_would_find_it(database: EmbeddedPostgres, tmp_pat
         owner.execute("insert into public.careless values (%s, %s)", [marker, marker.encode()])
     rows = rows_of_everything(database.dsn)
     assert any(marker in row and marker.encode().hex() in row for row in rows)
-    assert any(marker.encode() in content for _, content in files_of(database, tmp_path_factory.getbasetemp()))
+    assert any(marker.encode() in content for _, content in files_of(database))
 
 
 def test_binding_balance_and_tier_of_an_erased_member_stay(client: Client) -> None:
