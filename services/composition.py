@@ -48,7 +48,7 @@ from services.ledger.transport import LedgerTransport
 from services.ops.projections import Registered
 from services.ops.transport import OpsTransport
 from services.referral import application as referral_application
-from services.referral import names
+from services.referral import names as member_names
 from services.referral import projection as referral_projection
 from services.referral import transport as referral_transport
 from services.referral.application import Referral
@@ -126,7 +126,7 @@ def database(settings: Settings) -> Iterator[str]:
 
 
 def settle_memory() -> None:
-    """Tells Python's collector of cycles that a batch of orders is not garbage.
+    """Tells Python's collector of cycles that a batch of orders is not garbage. For a process that does nothing but serve.
 
     By its defaults it looks at all objects alive again whenever their number has grown by a quarter, which a batch of 500 orders does many
     times over, and finds nothing: what a call leaves behind is freed by its reference counts. Cycles (errors with their tracebacks) are
@@ -233,7 +233,6 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
         await grpc_server.start()
         for name in ["", *names]:
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        settle_memory()
         yield f"{host}:{port}"
     finally:
         await health.enter_graceful_shutdown()
@@ -269,7 +268,7 @@ def master_keys(settings: Settings) -> MasterKeys | None:
     try:
         if settings.master_key:
             return MasterKeys.parse(settings.master_key.get_secret_value().split())
-        return names.load(settings.master_key_file) if settings.master_key_file else None
+        return member_names.load(settings.master_key_file) if settings.master_key_file else None
     except MasterKeyInvalid as error:
         where = "" if settings.master_key_file else "FENRUN_MASTER_KEY: "
         raise CannotServe(f"{where}{error}") from error
@@ -371,6 +370,7 @@ async def _serve(settings: Settings, dsn: str) -> None:
         with contextlib.ExitStack() as closing:
             if settings.dsn is None:
                 closing.enter_context(_announced(settings.data_dir / "server.json", address))
+            settle_memory()
             log.info("server.ready", address=address, service=settings.service, database="given" if settings.dsn else "embedded")
             await stopping.wait()
             log.info("server.stopping")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from services.audit import client as verifying
     from services.audit import signing
-    from services.audit.domain.checkpoint import VerifierKey
 else:
     pb = Lazy("fenrun.audit.v1.audit_pb2")
     signing = Lazy("services.audit.signing")
@@ -154,14 +153,7 @@ def _entries(count: int) -> str:
 
 def _auditor(call: Call, keys: list[str], since: Path | None) -> "verifying.VerifyingClient":
     last = since.read_bytes() if since else None
-    return verifying.VerifyingClient(call.connection.channel, call.program, [one for key in keys for one in _keys(key)], last)
-
-
-def _keys(given: str) -> "tuple[VerifierKey, ...]":
-    """The keys of a file of that name, or the key itself."""
-    from services.audit.domain.checkpoint import VerifierKey
-
-    return signing.load(path).trusted if (path := Path(given)).is_file() else (VerifierKey.parse(given),)
+    return verifying.VerifyingClient(call.connection.channel, call.program, [one for key in keys for one in signing.given(key)], last)
 
 
 @contextlib.contextmanager

@@ -149,6 +149,11 @@ def load(path: Path) -> Keys:
     return keys
 
 
+def given(text: str) -> tuple[VerifierKey, ...]:
+    """The keys of a file of that name, or the verifier key itself. Raises KeyFileInvalid, NoteMalformed."""
+    return load(Path(text)).trusted if Path(text).is_file() else (VerifierKey.parse(text),)
+
+
 def create(path: Path, name: str) -> Keys:
     """Makes a key and a file for it, mode 0600. Raises KeyFileInvalid where there is a file already, NoteMalformed for a bad name."""
     key = SigningKey.generate(name)

@@ -192,12 +192,11 @@ def _write_page(bundle: Path, out: Path | None, found: "Report | None", to: int 
 
 
 def _keys(text: str) -> "Sequence[VerifierKey]":
-    """The keys of a file of that name, or the key itself."""
-    from services.audit.domain.checkpoint import NoteMalformed, VerifierKey
-    from services.audit.signing import KeyFileInvalid, load
+    from services.audit.domain.checkpoint import NoteMalformed
+    from services.audit.signing import KeyFileInvalid, given
 
     try:
-        return load(Path(text)).trusted if Path(text).is_file() else [VerifierKey.parse(text)]
+        return given(text)
     except KeyFileInvalid as problem:
         raise Failed(str(problem)) from None
     except NoteMalformed as problem:

@@ -1,12 +1,13 @@
 """Stored names and bytes of what the ledger writes, and how it reads the whole log. A name is chosen once and never reused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fenrun.log.v1 import log_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.ledger.domain import facts as f
-from services.runtime.stored import Kind, Reader, Reading, Writing, microseconds, timestamp
+from services.runtime.stored import Kind, Reader, Reading, Stored, Writing, microseconds, timestamp
 
 # ---------------------------------------------------------------- values
 
@@ -724,3 +725,29 @@ READERS: dict[str, Reader] = {
 }
 
 read = Reading(READERS)
+
+# The decisions that move amounts, by the entry's stored name.
+_MOVING: dict[str, Any] = {
+    "order.paid.v1": pb.OrderPaidDecision,
+    "order.refunded.v1": pb.OrderRefundedDecision,
+    "order.voided.v1": pb.OrderRefundedDecision,
+    "order.released.v1": pb.OrderReleasedDecision,
+    "reward.released.v1": pb.OrderReleasedDecision,
+    "task.done.v1": pb.TaskDoneDecision,
+    "period.closed.v1": pb.PeriodClosedDecision,
+    "period.corrected.v1": pb.PeriodCorrectedDecision,
+    "balance.opened.v1": pb.BalanceOpenedDecision,
+    "payout.requested.v1": pb.MovementDecision,
+    "payout.paid.v1": pb.MovementDecision,
+    "payout.failed.v1": pb.MovementDecision,
+    "adjustment.posted.v1": pb.MovementDecision,
+    "deposit.moved.v1": pb.MovementDecision,
+    "stock.transferred.v1": pb.MovementDecision,
+}
+MOVING = tuple(_MOVING)
+
+
+def postings_of(stored: Stored) -> Sequence[pb.Posting]:
+    """What an entry moved. Reads nothing else of it, a third of the work: a fold of the log looks at millions."""
+    kind = _MOVING.get(stored.type)
+    return kind.FromString(stored.decision).postings if kind else ()

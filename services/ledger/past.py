@@ -7,10 +7,9 @@ the log, which never changes.
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from functools import partial
 
-from fenrun.log.v1 import log_pb2
-
+from services.ledger import codec
 from services.ledger.application import BALANCE_COLUMNS
 from services.ledger.domain.books import Balance
 from services.ledger.domain.facts import Account
@@ -20,35 +19,10 @@ from services.runtime.eventlog import COLUMNS, Connection
 from services.runtime.replaying import Sync, Threads, entries
 from services.runtime.stored import Stored
 
-# The decisions that move amounts, by the entry's stored name.
-DECISIONS: dict[str, Any] = {
-    "order.paid.v1": log_pb2.OrderPaidDecision,
-    "order.refunded.v1": log_pb2.OrderRefundedDecision,
-    "order.voided.v1": log_pb2.OrderRefundedDecision,
-    "order.released.v1": log_pb2.OrderReleasedDecision,
-    "reward.released.v1": log_pb2.OrderReleasedDecision,
-    "task.done.v1": log_pb2.TaskDoneDecision,
-    "period.closed.v1": log_pb2.PeriodClosedDecision,
-    "period.corrected.v1": log_pb2.PeriodCorrectedDecision,
-    "balance.opened.v1": log_pb2.BalanceOpenedDecision,
-    "payout.requested.v1": log_pb2.MovementDecision,
-    "payout.paid.v1": log_pb2.MovementDecision,
-    "payout.failed.v1": log_pb2.MovementDecision,
-    "adjustment.posted.v1": log_pb2.MovementDecision,
-    "deposit.moved.v1": log_pb2.MovementDecision,
-    "stock.transferred.v1": log_pb2.MovementDecision,
-}
-MOVING = tuple(DECISIONS)
 # Sums of a program kept, of positions once asked for.
 SUMS_KEPT = 1000
 
 Sums = Mapping[Account, int]
-
-
-def postings_of(stored: Stored) -> Sequence[log_pb2.Posting]:
-    """What an entry moved. Reads nothing else of it: a fold of the log looks at millions."""
-    kind = DECISIONS.get(stored.type)
-    return kind.FromString(stored.decision).postings if kind else ()
 
 
 async def held(connection: Connection, program_id: str, members: Sequence[str], asset: str, as_of: AsOf) -> dict[str, tuple[Balance, int]]:
@@ -110,7 +84,7 @@ async def apart(connection: Connection, program_id: str, members: Sequence[str],
     found = dict.fromkeys(now, 0)
     async for stored in apart_entries(connection, program_id, as_of.position):
         if as_of.counts(stored):
-            for posting in postings_of(stored):
+            for posting in codec.postings_of(stored):
                 key = (posting.member_id, Account(posting.account))
                 if key in found and posting.asset == asset:
                     found[key] += posting.amount_minor
@@ -139,32 +113,57 @@ class TrialBalances:
 
     def __init__(self, dsn: str) -> None:
         self._threads = Threads(dsn, "fenrun-as-of", at_once=2)
-        self._known: dict[tuple[str, str, int], Sums] = {}
+        # {(program, asset, position): (hash of the entry there, sums)}
+        self._known: dict[tuple[str, str, int], tuple[bytes, Sums]] = {}
 
     async def at(self, program_id: str, asset: str, as_of: AsOf, head: int, now: Sums) -> Sums:
         """Every account's sum. `now`: those right after the entry at `head`."""
         occurred_us = as_of.occurred_us
         if occurred_us is not None:
             return await self._threads.run(lambda connection: _moved(connection, program_id, asset, 0, as_of.position, occurred_us))
-        known = {position: sums for (of, what, position), sums in self._known.items() if (of, what) == (program_id, asset)}
-        known |= {0: {}, head: now}
-        nearest = min(known, key=lambda position: abs(position - as_of.position))
-        first, last = sorted((nearest, as_of.position))
-        moved = await self._threads.run(lambda connection: _moved(connection, program_id, asset, first, last))
-        sign = 1 if nearest <= as_of.position else -1
-        found = {account: known[nearest].get(account, 0) + sign * moved.get(account, 0) for account in Account}
-        self._known[(program_id, asset, as_of.position)] = found
-        while len(self._known) > SUMS_KEPT:
-            del self._known[next(iter(self._known))]
-        return found
+        while True:
+            known = {position: kept for (of, what, position), kept in self._known.items() if (of, what) == (program_id, asset)}
+            sums: dict[int, Sums] = {position: kept for position, (_, kept) in known.items()} | {0: {}, head: now}
+            nearest = min(sums, key=lambda position: abs(position - as_of.position))
+            expected = known[nearest][0] if nearest in known else None
+            found = await self._threads.run(partial(_from, program_id, asset, as_of.position, nearest, expected, sums[nearest]))
+            if found is not None:
+                self._known[(program_id, asset, as_of.position)] = found
+                while len(self._known) > SUMS_KEPT:
+                    del self._known[next(iter(self._known))]
+                return found[1]
+            self._known.pop((program_id, asset, nearest), None)
+
+
+def _from(
+    program_id: str, asset: str, position: int, nearest: int, expected: bytes | None, sums: Sums, connection: Sync
+) -> tuple[bytes, Sums] | None:
+    """(hash of the entry at a position, the sums there), folded from the sums at another.
+
+    None: the entry there is not the expected one any more, because the log was restored from a backup and has grown since.
+    """
+    if expected is not None and _hash_at(connection, program_id, nearest) != expected:
+        return None
+    first, last = sorted((nearest, position))
+    moved = _moved(connection, program_id, asset, first, last)
+    sign = 1 if nearest <= position else -1
+    found = {account: sums.get(account, 0) + sign * moved.get(account, 0) for account in Account}
+    return _hash_at(connection, program_id, position), found
+
+
+def _hash_at(connection: Sync, program_id: str, position: int) -> bytes:
+    """Of the entry at a position; empty where there is none."""
+    statement = "select hash from fenrun.entries where program_id = %s and position = %s"
+    row = connection.execute(statement, [program_id, position]).fetchone()
+    return row[0] if row else b""
 
 
 def _moved(connection: Sync, program_id: str, asset: str, after: int, last: int, occurred_us: int | None = None) -> Sums:
     """What the entries after one position and up to another moved, account by account."""
     sums: Counter[int] = Counter()
     with connection.transaction():
-        for stored in entries(connection, program_id, last, MOVING, after, occurred_us):
-            for posting in postings_of(stored):
+        for stored in entries(connection, program_id, last, codec.MOVING, after, occurred_us):
+            for posting in codec.postings_of(stored):
                 if posting.asset == asset:
                     sums[posting.account] += posting.amount_minor
     return {Account(account): amount for account, amount in sums.items()}

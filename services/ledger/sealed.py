@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 
 from fenrun.ledger.v1 import ledger_pb2 as pb
-from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
 from services.kernel.decider import Entry
 from services.kernel.refusals import SealUnknown
 from services.ledger import codec
-from services.ledger.domain.booking import Booked, Seal, adjusts, amounts_of, booked_us, seal_of
+from services.ledger.domain.booking import Booked, Seal, adjusts, booked_us, seal_of
 from services.ledger.domain.facts import Account
 from services.runtime.eventlog import COLUMNS, Connection, Head
 from services.runtime.stored import Stored, timestamp
@@ -45,22 +44,10 @@ async def booked(connection: Connection, head: Head, through_us: int) -> Booked:
     return found
 
 
-# Most of a log, read for their postings alone: a third of the time that reading all of a decision takes.
-_Giving = type[log_pb2.OrderPaidDecision | log_pb2.OrderRefundedDecision | log_pb2.OrderReleasedDecision]
-_COMMON: dict[str, _Giving] = {
-    "order.paid.v1": log_pb2.OrderPaidDecision,
-    "order.refunded.v1": log_pb2.OrderRefundedDecision,
-    "order.released.v1": log_pb2.OrderReleasedDecision,
-}
-
-
 def _amounts(stored: Stored) -> dict[tuple[str, Account], int]:
-    """As amounts_of."""
-    message = _COMMON.get(stored.type)
-    if message is None:
-        return amounts_of(codec.read(stored))
+    """How an entry moved each account, all members together: {(asset, account): amount}."""
     sums: dict[tuple[str, Account], int] = {}
-    for posting in message.FromString(stored.decision).postings:
+    for posting in codec.postings_of(stored):
         key = (posting.asset, codec.ACCOUNTS[posting.account])
         sums[key] = sums.get(key, 0) + posting.amount_minor
     return sums

@@ -54,6 +54,7 @@ async def statement(
         held = [balance.currency for balance in closing]
         opening = [await _balance(connection, program_id, member_id, asset, after) for asset in held]
         apart = await _apart_positions(connection, program_id, member_id, after, last)
+        seals = await sealed.seals(connection, program_id)
     yield pb.GetStatementResponse(opening=pb.StatementBalances(position=after, balances=opening))
     running = Counter({(Account.DEPOSIT, one.currency): one.deposit_minor for one in opening})
     running.update({(Account.MARGIN, one.currency): one.margin_minor for one in opening})
@@ -65,7 +66,6 @@ async def statement(
             positions = sorted({*rows, *(position for position in apart if before < position <= reached)})
             found = await eventlog.at(connection, program_id, positions)
             firsts = await _firsts(connection, program_id, found)
-            seals = await sealed.seals(connection, program_id)
         postings = pb.StatementPostings()
         for stored in found:
             after_it = rows.get(stored.position, {})
@@ -87,7 +87,7 @@ async def _apart_positions(connection: Connection, program_id: str, member_id: s
     return [
         stored.position
         async for stored in past.apart_entries(connection, program_id, last)
-        if stored.position > after and any(posting.member_id == member_id for posting in past.postings_of(stored))
+        if stored.position > after and any(posting.member_id == member_id for posting in codec.postings_of(stored))
     ]
 
 

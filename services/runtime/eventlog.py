@@ -187,6 +187,14 @@ async def at(connection: Connection, program_id: str, positions: Sequence[int]) 
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
+async def hashes(connection: Connection, program_id: str, positions: Iterable[int]) -> dict[int, bytes]:
+    """{position: hash of the entry there} for the positions that the log has."""
+    cursor = await connection.execute(
+        "select position, hash from fenrun.entries where program_id = %s and position = any(%s::bigint[])", [program_id, array(positions)]
+    )
+    return dict(await cursor.fetchall())
+
+
 async def position_at(connection: Connection, program_id: str, recorded_us: int) -> int:
     """The last position recorded at or before a time; 0 before the first."""
     cursor = await connection.execute("select fenrun.position_at(%s, %s)", [program_id, recorded_us])

@@ -43,7 +43,8 @@ class Statistics:
     skips = True
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[str, int], tuple[Rule, ...]] = {}
+        # By the hash of the entry that published it: after a restore another plan may stand at a position.
+        self._plans: dict[bytes, tuple[Rule, ...]] = {}
 
     async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
         read = [entry for entry in map(codec.read, entries) if entry.fact is not None]
@@ -100,11 +101,12 @@ class Statistics:
         return figures
 
     async def _rules(self, connection: Connection, program_id: str, positions: set[int]) -> dict[int, tuple[Rule, ...]]:
-        missing = [position for position in positions if (program_id, position) not in self._plans]
+        plans = await eventlog.hashes(connection, program_id, positions) if positions else {}
+        missing = [position for position, plan in plans.items() if plan not in self._plans]
         if missing:
             for stored in await eventlog.at(connection, program_id, missing):
-                self._plans[program_id, stored.position] = codec.read(stored).fact.rules
-        found = {position: rules for position in positions if (rules := self._plans.get((program_id, position)))}
+                self._plans[stored.hash] = codec.read(stored).fact.rules
+        found = {position: rules for position, plan in plans.items() if (rules := self._plans.get(plan))}
         while len(self._plans) > PLANS_KEPT:
             del self._plans[next(iter(self._plans))]
         return found

@@ -14,7 +14,7 @@ from fenrun.log.v1 import log_pb2
 from fenrun.referral.v1 import referral_pb2 as rp
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.ledger.past import MOVING, postings_of
+from services.ledger.codec import MOVING, postings_of
 from tests.given import Client, day, line, reason
 from tests.golden.test_golden import EVERY_TYPE, HISTORIES, stored_entries
 from tests.ledger.stories import log_of, tell_stories

@@ -1,6 +1,8 @@
-"""What the ledger remembers from batch to batch: plans, by what their entries are; people and roles, as many as there is room for."""
+"""What a server remembers from batch to batch: plans and sums, by the entries they come from; people and roles, as many as fit."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 
 import psycopg
 import pytest
@@ -12,18 +14,60 @@ from services.kernel.decider import Draft
 from services.ledger import application, codec
 from services.ledger.application import Ledger
 from services.ledger.domain.books import Books, Member
-from services.ledger.domain.facts import PlanDecision, PlanPublished
+from services.ledger.domain.facts import (
+    Account,
+    LineKind,
+    LineShares,
+    OrderLine,
+    OrderPaid,
+    OrderPaidDecision,
+    Person,
+    PlanDecision,
+    PlanPublished,
+    Posting,
+    Share,
+)
 from services.ledger.domain.plan import canonical, content_hash
+from services.ledger.past import TrialBalances
 from services.referral.application import Referral
 from services.runtime import eventlog
+from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
 from services.runtime.migrations import migrate
+from services.statistics.projection import Statistics
 
 
-def published(tier: str) -> Draft:
-    rules = [{"id": "first", "kind": "generation", "generation": 1, "rate": "10%"}]
+def published(tier: str, rule_id: str = "first") -> Draft:
+    rules = [{"id": rule_id, "kind": "generation", "generation": 1, "rate": "10%"}]
     document = canonical({"plan": "main", "version": 1, "currency": "GBP", "tiers": [tier], "rules": rules})
     return Draft("plan/main", PlanPublished("main", 1, document, 0, None), PlanDecision(content_hash(document)), 0)
+
+
+def paid(share_minor: int, order_id: str = "o1") -> Draft:
+    """An order of Bob's that the first rule of the plan at position 2 gives Ann something of."""
+    line = OrderLine(1, 10_000, 1, "", "", LineKind.GOODS)
+    people = (Person("bob", "", 0, 0), Person("ann", "", 0, 0))
+    shares = (LineShares(1, (Share(0, 2, share_minor),)),)
+    postings = (Posting(Account.COMMISSION, "", -share_minor, "GBP"), Posting(Account.PENDING, "ann", share_minor, "GBP"))
+    decision = OrderPaidDecision(1, 2, None, people, shares, postings)
+    return Draft(f"order/{order_id}", OrderPaid(order_id, "bob", "GBP", (line,)), decision, 0)
+
+
+@contextlib.asynccontextmanager
+async def database(dsn: str, name: str, drafts: Sequence[Draft]) -> AsyncIterator[tuple[str, Connection]]:
+    """A new one of that name, whose program's log holds these entries after its first."""
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
+        owner.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    own = make_conninfo(dsn, dbname=name)
+    migrate(own, MIGRATIONS)
+    async with await psycopg.AsyncConnection.connect(own, autocommit=True) as connection:
+        first = eventlog.store(eventlog.beginning("p", "GBP"), Draft("program/p", None, None, 0), 1, ("t", b"", b""), "", 1)
+        await eventlog.create_program(connection, first, "GBP")
+        for draft in drafts:
+            head = await eventlog.head(connection, "p")
+            await eventlog.append(connection, head, [eventlog.store(head, draft, 1, codec.write(draft), "", 1)], [])
+        yield own, connection
 
 
 async def tiers(connection: Connection, ledger: Ledger, referral: Referral) -> list[tuple[str, ...]]:
@@ -35,26 +79,47 @@ async def tiers(connection: Connection, ledger: Ledger, referral: Referral) -> l
     return [loaded.plan.tiers, listed.plan.tiers, seen.tiers]
 
 
-def test_a_plan_published_at_the_position_of_one_that_was_lost_counts(dsn: str) -> None:
-    """A server was at work before and after a failover that lost the end of the log: two databases, two plans in one place."""
+# A server was at work before and after a failover that lost the end of the log: two databases, other entries in the same places.
 
+
+def test_a_plan_published_at_the_position_of_one_that_was_lost_counts(dsn: str) -> None:
     async def story() -> list[list[tuple[str, ...]]]:
         ledger, referral, found = Ledger(), Referral(), []
-        for name, tier in (("plans_lost", "silver"), ("plans_there", "gold")):
-            with psycopg.connect(dsn, autocommit=True) as owner:
-                owner.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
-                owner.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-            own = make_conninfo(dsn, dbname=name)
-            migrate(own, MIGRATIONS)
-            async with await psycopg.AsyncConnection.connect(own, autocommit=True) as connection:
-                first = eventlog.store(eventlog.beginning("p", "GBP"), Draft("program/p", None, None, 0), 1, ("t", b"", b""), "", 1)
-                await eventlog.create_program(connection, first, "GBP")
-                head, draft = await eventlog.head(connection, "p"), published(tier)
-                await eventlog.append(connection, head, [eventlog.store(head, draft, 1, codec.write(draft), "", 1)], [])
+        for tier in ("silver", "gold"):
+            async with database(dsn, "remembering", [published(tier)]) as (_, connection):
                 found.append(await tiers(connection, ledger, referral))
         return found
 
     assert asyncio.run(story()) == [[("silver",)] * 3, [("gold",)] * 3]
+
+
+def test_income_counts_under_the_rule_that_is_there_and_not_under_one_that_was_lost(dsn: str) -> None:
+    async def story() -> list[tuple[str, int]]:
+        statistics, found = Statistics(), []
+        for rule_id in ("first", "other"):
+            async with database(dsn, "remembering", [published("gold", rule_id), paid(1000)]) as (_, connection):
+                # The order alone, as a batch of its own: its plan came in one before.
+                await statistics.fold(connection, "p", await eventlog.at(connection, "p", [3]))
+                cursor = await connection.execute("select rule_id, amount from statistics.income where month = '1970-01'")
+                found += await cursor.fetchall()
+        return found
+
+    assert asyncio.run(story()) == [("first", 1000), ("other", 1000)]
+
+
+def test_a_trial_balance_is_that_of_the_entries_that_are_there(dsn: str) -> None:
+    async def story() -> list[tuple[int, int]]:
+        balances, found = TrialBalances(make_conninfo(dsn, dbname="remembering")), []
+        for share_minor in (1000, 700):
+            async with database(dsn, "remembering", [published("gold"), paid(share_minor), paid(share_minor, "o2")]):
+                now = {Account.PENDING: 2 * share_minor, Account.COMMISSION: -2 * share_minor}
+                # Twice: folded back from the head, then remembered.
+                for _ in range(2):
+                    sums = await balances.at("p", "GBP", AsOf(3), 4, now)
+                    found.append((sums[Account.PENDING], sums[Account.COMMISSION]))
+        return found
+
+    assert asyncio.run(story()) == [(1000, -1000)] * 2 + [(700, -700)] * 2
 
 
 def test_places_of_roles_take_room_as_members_do(monkeypatch: pytest.MonkeyPatch) -> None:

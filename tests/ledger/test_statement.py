@@ -24,7 +24,7 @@ from services.composition import RunningServer
 from services.console.client import Call, Connection
 from services.ledger.cli.adding_up import COUNTS_AS, DoesNotAddUp, Statement, check, fetch
 from services.ledger.cli.statement_page import ENGLISH, WORDS
-from services.ledger.past import MOVING
+from services.ledger.codec import MOVING
 from tests.given import Client, day, line, money, reason
 from tests.ledger.stories import log_of, tell_stories
 from tests.stateful.grpc_driver import _postings

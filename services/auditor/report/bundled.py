@@ -12,8 +12,8 @@ from pathlib import Path
 from fenrun.log.v1 import log_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from services.audit.domain.checkpoint import Checkpoint, Note, NoteMalformed
-from services.auditor.bundle import Manifest, NotABundle, frames, read_manifest
+from services.audit.domain.checkpoint import LARGEST_NOTE, Checkpoint, Note, NoteMalformed
+from services.auditor.bundle import Manifest, NotABundle, frames, read_manifest, read_whole
 from services.auditor.report import page
 from services.auditor.report.figures import Figures
 from services.auditor.report.making import READINGS, Made, make
@@ -111,7 +111,7 @@ def _checkpoints(bundle: Path, manifest: Manifest) -> tuple[tuple[int, str, str]
     found = []
     for file in manifest.under(FOLDER):
         try:
-            note = Note.parse((bundle / file.path).read_bytes())
+            note = Note.parse(read_whole(bundle, file.path, LARGEST_NOTE))
             checkpoint = Checkpoint.parse(note.text)
         except (NoteMalformed, OSError):
             continue
