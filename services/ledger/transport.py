@@ -161,7 +161,13 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         command = c.FailGroup(f.GroupFailed(request.group_id, request.reason), moment("failed_at", request.failed_at))
         outcome = await self._writer.submit(request.program_id, command, actor(context))
         voided = [entry for entry in outcome.entries if isinstance(entry.fact, f.OrderVoided)]
-        return pb.FailGroupResponse(receipt=receipt(outcome, outcome.entries[0]), orders=len(voided), reversed=_earnings(voided, -1))
+        corrected = [entry for entry in outcome.entries if isinstance(entry.fact, f.PeriodCorrected)]
+        return pb.FailGroupResponse(
+            receipt=receipt(outcome, outcome.entries[0]),
+            orders=len(voided),
+            reversed=_earnings(voided, -1),
+            period_reversed=_earnings(corrected, -1),
+        )
 
     @unary
     async def GetGroup(self, request: pb.GetGroupRequest, context: Context) -> pb.GetGroupResponse:

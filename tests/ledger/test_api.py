@@ -251,3 +251,36 @@ def test_a_task_that_no_plan_can_name_is_refused_not_recorded_and_unpaid(client:
     assert result.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     client.task("T1", "A", "分享-1")
     assert client.balance("A") == {"pending": 5, "accrued": 5}
+
+
+def test_a_group_that_fails_late_tells_what_closed_periods_give_less_and_again_when_asked_again(client: Client) -> None:
+    client.publish(
+        """
+plan: fund
+version: 1
+currency: GBP
+profile: none
+tiers: [gold]
+effective: {from: "2000-01-01T00:00:00Z"}
+rules:
+  - {id: first, kind: generation, generation: 1, rate: 10%}
+  - {id: fund, kind: pool, per: period, tiers: [gold], split: volume, rate: 1%}
+promotions:
+  - {tier: gold, any: [{metric: own_volume, at_least: 10000}]}
+"""
+    )
+    client.enroll("mei")
+    client.enroll("bo", "mei")
+    client.open_group("g1", "bo", at=2)
+    client.order("O1", "bo", line(1, 20_000), at=3, group="g1")
+    client.order("O2", "bo", line(1, 5_000), at=3, group="g1")
+    client.order("O3", "bo", line(1, 10_000), at=3)
+    client.close_period("2026-01", at=40)
+    failed = client.fail_group("g1", at=45)
+    assert [(one.member_id, one.amount.minor_units) for one in failed.reversed] == [("mei", 2_500)]
+    assert [(one.member_id, one.amount.minor_units) for one in failed.period_reversed] == [("bo", 250)]
+    before = head(client)
+    again = client.fail_group("g1", at=45)
+    assert (again.orders, again.reversed, again.period_reversed) == (2, failed.reversed, failed.period_reversed)
+    assert head(client) == before
+    assert client.balance("bo")["pending"] == 100

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import assert_never, cast
 
 from tests.oracle.facts import (
     ADJUST_CORRECTION,
@@ -736,13 +736,14 @@ class Books:
         group = self.groups[fact.group_id]
         group.state, group.closed_at = "failed", fact.failed_at
         self._enter("group.failed.v1", f"group/{fact.group_id}")
-        took: Counter[tuple[str, str]] = Counter()
+        took: dict[str, Counter[object]] = {}
         for order_id in group.order_ids:
-            book = self.orders[order_id]
-            before = {key: self.reversed[key] for key in self.accrued}
-            self._take_back(book, None, fact.failed_at, "order.voided.v1")
-            took.update({key: self.reversed[key] - before.get(key, 0) for key in self.accrued})
-        return {"orders": len(group.order_ids), **self._earnings(took, "reversed")}
+            detail = self._take_back(self.orders[order_id], None, fact.failed_at, "order.voided.v1")
+            for name in ("reversed", "reversed_points", "period_reversed", "period_reversed_points"):
+                took.setdefault(name, Counter()).update(cast("dict[object, int]", detail[name]))
+        nothing = self._earnings({}, "reversed") | self._earnings({}, "period_reversed")
+        found = {name: {key: amount for key, amount in sums.items() if amount} for name, sums in took.items()}
+        return {"orders": len(group.order_ids), **nothing, **found}
 
     def _task(self, fact: RecordTask) -> Detail:
         found = self.plan_in_force(fact.done_at)

@@ -325,6 +325,7 @@ class Player:
             ),
         )
         assert earned(failed.reversed) == figures(step.get("loses")), f"{told['id']} loses"
+        assert earned(failed.period_reversed) == figures(step.get("period_loses")), f"{told['id']} period_loses"
 
     def task(self, told: Step, step: Step) -> None:
         done = self.call(

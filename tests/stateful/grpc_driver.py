@@ -458,7 +458,8 @@ class GrpcDriver:
         )
 
         def read(reply: ledger_pb2.FailGroupResponse) -> Outcome:
-            return self._receipt(reply.receipt, {"orders": reply.orders, **self._earnings(reply.reversed, "reversed")})
+            reversed_ = {**self._earnings(reply.reversed, "reversed"), **self._earnings(reply.period_reversed, "period_reversed")}
+            return self._receipt(reply.receipt, {"orders": reply.orders, **reversed_})
 
         return self._told(self._ledger.FailGroup, request, read)
 

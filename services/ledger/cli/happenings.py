@@ -7,7 +7,7 @@ import typer
 from services.console import terminal
 from services.console.client import At, Call, Lazy, command, timestamp
 from services.console.terminal import when
-from services.ledger.cli.words import Member, Reason, amounts, earnings
+from services.ledger.cli.words import Member, Reason, amounts, earnings, losses
 
 if TYPE_CHECKING:
     from fenrun.ledger.v1 import ledger_pb2 as pb
@@ -48,7 +48,7 @@ def fail_group(call: Call, group: GroupId, reason: Reason, at: At = None) -> Non
     request = pb.FailGroupRequest(program_id=call.program, group_id=group, reason=reason, failed_at=timestamp(at))
     response = call.ledger.FailGroup(request)
     if call.wrote(response, response.receipt, f"group {group} failed with {_orders(response.orders)}"):
-        earnings(response.reversed, "loses")
+        losses(response.reversed, response.period_reversed)
 
 
 def _orders(number: int) -> str:

@@ -10,7 +10,7 @@ import typer
 from services.console import terminal
 from services.console.client import At, Call, Lazy, command, parse_time, timestamp
 from services.console.terminal import Column, when
-from services.ledger.cli.words import OrderId, amounts, count, earnings, people, split, unsigned
+from services.ledger.cli.words import OrderId, amounts, count, earnings, losses, people, split, unsigned
 from services.runtime.currency import to_major
 
 if TYPE_CHECKING:
@@ -153,10 +153,7 @@ def refund(
         for change in response.recorded.tier_changes:
             kind = "keeps the title of" if change.kind == log.TIER_CHANGE_KIND_FROZEN else "is back to"
             terminal.say(f"{change.member_id} {kind} {change.tier or 'no tier'}")
-        earnings(response.recorded.reversed, "loses")
-        if response.recorded.period_reversed:
-            terminal.say("", "and of periods that were closed:")
-            earnings(response.recorded.period_reversed, "loses")
+        losses(response.recorded.reversed, response.recorded.period_reversed)
 
 
 @command(app)

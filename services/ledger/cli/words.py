@@ -51,6 +51,14 @@ def earnings(found: Any, header: str, *also: tuple[str, "types.Money"]) -> None:
         terminal.say(f"nobody {header} anything")
 
 
+def losses(reversed_: Any, period_reversed: Any) -> None:
+    """Who loses what of orders, and then of periods that were closed."""
+    earnings(reversed_, "loses")
+    if period_reversed:
+        terminal.say("", "and of periods that were closed:")
+        earnings(period_reversed, "loses")
+
+
 def amounts(before: Sequence[str], header: str, rows: Sequence[tuple[list[str], int, str]]) -> None:
     """A table that ends in an amount; what it is an amount of is named where there is more than one answer."""
     assets = list(dict.fromkeys(asset for _, _, asset in rows))

@@ -79,9 +79,10 @@ def _closed_before(books: Books, entries: list[Entry], fact: GroupFormed | Group
     again = repeated(closed, f"closing of group {fact.group_id!r}", fact, occurred_us)
     if again is None:
         return None
-    streams = (books.stream(f"order/{order_id}") for order_id in _orders(entries))
-    done = (entry for stream in streams for entry in stream if isinstance(entry.fact, OrderGroupFormed | OrderVoided))
-    return replace(again, more=tuple(done))
+    found = [orders.known(books, order_id) for order_id in _orders(entries)]
+    done = [entry for order in found for entry in books.stream(order.paid.stream) if isinstance(entry.fact, OrderGroupFormed | OrderVoided)]
+    corrected = [entry for order in found for entry in orders.corrections_by(books, order)] if isinstance(fact, GroupFailed) else []
+    return replace(again, more=(*done, *corrected))
 
 
 def _orders(entries: list[Entry]) -> list[str]:

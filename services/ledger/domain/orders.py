@@ -386,7 +386,7 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     key = f"refund {fact.refund_id!r} of order {fact.order_id!r}"
     again = repeated(order.refunds.get(fact.refund_id), key, fact, command.occurred_us)
     if again:
-        return replace(again, more=_corrections(books, order, fact))
+        return replace(again, more=corrections_by(books, order, fact.refund_id))
     not_before("refunded_at", order, command.occurred_us)
     refunded = _refunded(order, command)
     after = {
@@ -400,11 +400,11 @@ def refund(books: Books, command: RefundOrder) -> Answer:
     return reverse(Ahead(books), order, plan, after, fact, command.occurred_us, list(refunded), released)
 
 
-def _corrections(books: Books, order: Order, fact: OrderRefunded) -> tuple[Entry, ...]:
-    """The correction that a recorded refund brought about, if it did."""
+def corrections_by(books: Books, order: Order, refund_id: str = "") -> tuple[Entry, ...]:
+    """The correction of a closed period that a recorded refund of an order, or (no id) its being voided, brought about, if it did."""
     if not order.decision.period_id or not books.is_closed(order.decision.period_id):
         return ()
-    corrected = PeriodCorrected(order.decision.period_id, fact.order_id, fact.refund_id)
+    corrected = PeriodCorrected(order.decision.period_id, order.fact.order_id, refund_id)
     return tuple(entry for entry in books.stream(f"period/{corrected.period_id}") if entry.fact == corrected)
 
 

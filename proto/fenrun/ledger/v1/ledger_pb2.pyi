@@ -785,6 +785,7 @@ class FailGroupResponse(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     ORDERS_FIELD_NUMBER: _builtins.int
     REVERSED_FIELD_NUMBER: _builtins.int
+    PERIOD_REVERSED_FIELD_NUMBER: _builtins.int
     orders: _builtins.int
     @_builtins.property
     def receipt(self) -> _type_pb2.Receipt: ...
@@ -792,16 +793,21 @@ class FailGroupResponse(_message.Message):
     def reversed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]:
         """What each payee no longer earns, over all orders of the group, as positive amounts."""
 
+    @_builtins.property
+    def period_reversed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Earning]:
+        """What that changed in periods that were closed before, as positive amounts that are no longer earned."""
+
     def __init__(
         self,
         *,
         receipt: _type_pb2.Receipt | None = ...,
         orders: _builtins.int = ...,
         reversed: _abc.Iterable[Global___Earning] | None = ...,
+        period_reversed: _abc.Iterable[Global___Earning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "receipt", b"receipt", "reversed", b"reversed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "period_reversed", b"period_reversed", "receipt", b"receipt", "reversed", b"reversed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
