@@ -12,7 +12,7 @@ from fenrun.audit.v1 import audit_pb2, audit_pb2_grpc
 
 from services.audit import signing
 from tests.bench.load import Where
-from tests.bench.machine import ROOT, children_s, tree_of
+from tests.bench.machine import ROOT, children_s, memory_mib
 from tests.bench.retail import environment
 from tests.bench.shop import CALL_TIMEOUT_S, Lost
 
@@ -69,7 +69,7 @@ def _measured(title: str, entries: int, arguments: list[str]) -> Audited:
 
         def look() -> None:
             while not ended.wait(LOOK_S):
-                peaks.append(_memory_mib(process.pid))
+                peaks.append(memory_mib(process.pid))
 
         watch = threading.Thread(target=look)
         watch.start()
@@ -80,15 +80,3 @@ def _measured(title: str, entries: int, arguments: list[str]) -> Audited:
     if process.returncode:
         raise Lost(f"{title} ended with status {process.returncode}:\n{said[-2000:]}")
     return Audited(title, entries, wall_s, children_s() - before_s, max(peaks))
-
-
-def _memory_mib(root: int) -> float:
-    """The proportional set size of a process and everything it has started; what has ended meanwhile has none."""
-    total = 0
-    for pid in tree_of(root):
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024

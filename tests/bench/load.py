@@ -1,26 +1,31 @@
-"""The load clients. `run` is called in a process that does nothing else. Every case is a closed loop: a caller waits for its answer."""
+"""The load clients of the API. `run` is called in a process that does nothing else. Every case is a closed loop: who calls waits for the
+answer."""
 
 import asyncio
+import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import grpc
-import psycopg
 from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from grpc_health.v1 import health_pb2
 
 from tests.bench.machine import Meter, Usage
-from tests.bench.shop import CALL_TIMEOUT_S, TREE, Orders, Shop, require_paid
+from tests.bench.shop import CALL_TIMEOUT_S, FIRST_BUYER, MEMBERS, TREE, Orders, Shop, first_order, require_paid
 
 # Messages a stream's caller has under way at once: the next is there when the server has answered one.
 SENT_AHEAD = 2
 # 500 orders and their answers are far below it.
 LARGEST_MESSAGE = 64 * 1024 * 1024
 CHANNEL_OPTIONS = [("grpc.max_send_message_length", LARGEST_MESSAGE), ("grpc.max_receive_message_length", LARGEST_MESSAGE)]
-COMMITS = "create schema if not exists bench; create table if not exists bench.commits (number bigint primary key, told text not null)"
+# What a writer beside readers records in one call.
+WRITERS_BATCH = 200
+
+
+Call = Literal["unary", "batch", "stream", "health", "balance", "order", "explain", "commit", "bare", "pgledger", "eventsourcing"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,17 @@ class Case:
 
     key: str
     title: str
-    call: Literal["unary", "batch", "stream", "health", "commit"]
+    call: Call
     in_flight: int
     batch: int = 1
     shop: Shop = TREE
+    # Callers of RecordOrders beside those who are measured.
+    writers: int = 0
 
     @property
     def records(self) -> bool:
         """Whether it records orders."""
-        return self.call in ("unary", "batch", "stream")
+        return self.call in ("unary", "batch", "stream") or self.writers > 0
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,15 @@ class Where:
 
 @dataclass
 class Measured:
-    """What one run gave. Rates and latencies are of calls that ended within the window; `told` is everything, the warm-up included."""
+    """What one run gave. Rates and latencies are of calls that ended within the window; `told` is everything that each
+    program was told, the warm-up included."""
 
     seconds: float
     usage: Usage
     items: int = 0
     latencies_s: list[float] = field(default_factory=list)
-    told: int = 0
-    base_minor: int = 0
+    told: Counter[str] = field(default_factory=Counter)
+    base_minor: Counter[str] = field(default_factory=Counter)
 
     @property
     def per_s(self) -> float:
@@ -103,57 +111,35 @@ class Window:
         self._usage = self._meter.usage()
 
     def measured(self, orders: Orders | None = None) -> Measured:
+        """What was counted. Call it when all callers have stopped."""
         assert self._usage is not None
         calls, seconds = [call for call in self._calls if self.begin <= call[1] < self.end], self.end - self.begin
         if not calls:
             # Slower than the window is long: then what was under way when it closed.
             calls = [call for call in self._calls if call[1] >= self.end]
             seconds = max(ended for _, ended, _ in calls) - self.begin
-        told, base = (orders.told, orders.base_minor) if orders else (0, 0)
+        told, base = (orders.told, orders.base_minor) if orders else (Counter[str](), Counter[str]())
         latencies = [ended - began for began, ended, _ in calls]
         return Measured(seconds, self._usage, sum(items for *_, items in calls), latencies, told, base)
 
 
 def run(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
     """One run of a case; `name` makes its order ids its own."""
-    if case.call == "commit":
-        return _commits(where, Window(where, warm_s, measure_s))
     return asyncio.run(_calls(case, where, name, warm_s, measure_s))
-
-
-def _commits(where: Where, window: Window) -> Measured:
-    """One row a transaction, one connection: what PostgreSQL and the disk need for the least that lasts."""
-    with psycopg.connect(where.dsn, autocommit=True) as connection:
-        for statement in (*COMMITS.split(";"), "truncate bench.commits"):
-            connection.execute(statement.encode())
-        number = 0
-        opened = False
-        while not window.over:
-            began = time.perf_counter()
-            if not opened and began >= window.begin:
-                window.opens()
-                opened = True
-            number += 1
-            connection.execute("insert into bench.commits values (%s, %s)", [number, "x" * 100])
-            window.note(began)
-        window.closes()
-        kept = connection.execute("select count(*) from bench.commits").fetchone()
-        assert kept == (number,)
-        connection.execute("drop schema bench cascade")
-    return window.measured()
 
 
 async def _calls(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
     orders = Orders(name, case.shop)
     async with grpc.aio.insecure_channel(where.address, options=CHANNEL_OPTIONS) as channel:
         await channel.channel_ready()
-        window = Window(where, warm_s, measure_s)
-        caller = {"unary": _unary, "batch": _batch, "stream": _stream, "health": _health}[case.call]
+        window, beside = Window(where, warm_s, measure_s), Window(where, warm_s, measure_s)
         async with asyncio.TaskGroup() as group:
             group.create_task(window.watch())
             for _ in range(case.in_flight):
-                group.create_task(caller(channel, window, orders, case.batch))
-    return window.measured(orders if case.records else None)
+                group.create_task(CALLERS[case.call](channel, window, orders, case.batch))
+            for _ in range(case.writers):
+                group.create_task(_batch(channel, beside, orders, WRITERS_BATCH))
+    return window.measured(orders)
 
 
 async def _repeat(window: Window, items: int, call: Callable[[], Awaitable[None]]) -> None:
@@ -163,11 +149,21 @@ async def _repeat(window: Window, items: int, call: Callable[[], Awaitable[None]
         window.note(began, items)
 
 
+def repeat_here(window: Window, items: int, call: Callable[[], object]) -> None:
+    """The same in a thread."""
+    while not window.over:
+        began = time.perf_counter()
+        call()
+        window.note(began, items)
+
+
 async def _unary(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
     ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
 
     async def call() -> None:
-        request = ledger_pb2.RecordOrderRequest(program_id=orders.shop.program, order=orders.order())
+        program = orders.program()
+        [order] = orders.some(program, 1)
+        request = ledger_pb2.RecordOrderRequest(program_id=program, order=order)
         require_paid(orders.shop, (await ledger.RecordOrder(request, timeout=CALL_TIMEOUT_S)).recorded)
 
     await _repeat(window, 1, call)
@@ -177,7 +173,8 @@ async def _batch(channel: grpc.aio.Channel, window: Window, orders: Orders, size
     ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
 
     async def call() -> None:
-        request = ledger_pb2.RecordOrdersRequest(program_id=orders.shop.program, orders=[orders.order() for _ in range(size)])
+        program = orders.program()
+        request = ledger_pb2.RecordOrdersRequest(program_id=program, orders=orders.some(program, size))
         _require_all_paid(orders.shop, (await ledger.RecordOrders(request, timeout=CALL_TIMEOUT_S)).results, size)
 
     await _repeat(window, size, call)
@@ -196,8 +193,8 @@ async def _stream(channel: grpc.aio.Channel, window: Window, orders: Orders, siz
     while not window.over:
         while len(under_way) < SENT_AHEAD:
             under_way.append(time.perf_counter())
-            batch = [orders.order() for _ in range(size)]
-            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=orders.shop.program, orders=batch))
+            program = orders.program()
+            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=program, orders=orders.some(program, size)))
         await answer()
     while under_way:
         await answer()
@@ -216,6 +213,54 @@ async def _health(channel: grpc.aio.Channel, window: Window, _: Orders, __: int)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
     await _repeat(window, 1, call)
+
+
+async def _balance(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
+    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+
+    async def call() -> None:
+        member = random.choice(orders.shop.firsts)
+        request = ledger_pb2.GetBalanceRequest(program_id=orders.shop.program, member_id=member)
+        found = (await ledger.GetBalance(request, timeout=CALL_TIMEOUT_S)).balance
+        assert found.member_id == member and found.pending_minor > 0, f"not the balance of {member}: {found}"
+
+    await _repeat(window, 1, call)
+
+
+async def _order(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
+    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+
+    async def call() -> None:
+        order_id, _ = first_order(random.randrange(MEMBERS))
+        request = ledger_pb2.GetOrderRequest(program_id=orders.shop.program, order_id=order_id)
+        found = await ledger.GetOrder(request, timeout=CALL_TIMEOUT_S)
+        assert found.order.order_id == order_id, f"not the order {order_id}: {found}"
+
+    await _repeat(window, 1, call)
+
+
+async def _explain(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
+    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+
+    async def call() -> None:
+        _, position = first_order(random.randrange(FIRST_BUYER, MEMBERS))
+        posting_id = f"{position}.{random.randint(1, orders.shop.payees)}"
+        request = ledger_pb2.ExplainRequest(program_id=orders.shop.program, posting_id=posting_id)
+        found = await ledger.Explain(request, timeout=CALL_TIMEOUT_S)
+        assert found.entry.position == position and found.shares and found.sentences, f"no explanation of {posting_id}: {found}"
+
+    await _repeat(window, 1, call)
+
+
+CALLERS: dict[Call, Callable[[grpc.aio.Channel, Window, Orders, int], Coroutine[None, None, None]]] = {
+    "unary": _unary,
+    "batch": _batch,
+    "stream": _stream,
+    "health": _health,
+    "balance": _balance,
+    "order": _order,
+    "explain": _explain,
+}
 
 
 def _require_all_paid(shop: Shop, results: Sequence[ledger_pb2.OrderResult], size: int) -> None:

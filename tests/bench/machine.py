@@ -18,6 +18,8 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 BUSY_COLUMNS = (0, 1, 2, 5, 6, 7)
 # proc_pid_stat(5), counted from the state, which follows the name: ppid, and utime stime cutime cstime.
 PARENT, TIMES = 1, slice(11, 15)
+# No process has this id: for a meter that has nobody to watch.
+NOBODY = -1
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,18 @@ def _members(stats: dict[int, list[str]], root: int) -> set[int]:
         size = len(members)
         members |= {pid for pid, columns in stats.items() if int(columns[PARENT]) in members}
     return members
+
+
+def memory_mib(root: int) -> float:
+    """The proportional set size of a process and everything it has started; what has ended meanwhile has none."""
+    total = 0
+    for pid in tree_of(root):
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
 
 
 def described(owner: psycopg.Connection[tuple[str]], database_directory: Path) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from tests.bench.auditing import Audited
 from tests.bench.load import Measured
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+# Around the part of that name.
+BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 # Percent of a core that others may take before a figure is marked.
 QUIET_PERCENT = 30
 
@@ -20,15 +21,6 @@ class Row:
     title: str
     unit: str
     runs: Sequence[Measured]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """One case's rate over another's, round by round, so that both saw the same machine."""
-
-    title: str
-    over: Sequence[Measured]
-    under: Sequence[Measured]
 
 
 @dataclass
@@ -64,8 +56,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def rates(rows: Sequence[Row]) -> list[str]:
+    """Nothing without rows."""
     head = ("case", "a second", "of", "p50 ms", "p99 ms", "server", "PostgreSQL", "client", "strangers %")
-    return table(head, [_rate(row) for row in rows])
+    return table(head, [_rate(row) for row in rows]) if rows else []
 
 
 def _rate(row: Row) -> tuple[str, ...]:
@@ -106,14 +99,9 @@ def _audit(runs: Sequence[Audited]) -> tuple[str, ...]:
     )
 
 
-def ratios(found: Sequence[Ratio]) -> list[str]:
-    return table(
-        ("ratio", "round by round"),
-        [
-            (ratio.title, spread([over.per_s / under.per_s for over, under in zip(ratio.over, ratio.under, strict=True)], 2))
-            for ratio in found
-        ],
-    )
+def ratios(found: Sequence[tuple[str, Sequence[float]]]) -> list[str]:
+    """(title, one case's rate over another's, round by round, so that both saw the same machine)."""
+    return table(("ratio", "round by round"), [(title, spread(values, 2)) for title, values in found]) if found else []
 
 
 def growth(rounds: Sequence[Growth]) -> list[str]:
@@ -127,13 +115,14 @@ def growth(rounds: Sequence[Growth]) -> list[str]:
     return table(("table", "bytes an order", "of these indexes"), [*(row(name, [name]) for name in names), row("in all", names)])
 
 
-def replace_section(path: Path, section: str) -> None:
-    """Puts the section between the markers; the prose around it stays. A file without markers gets them at its end."""
-    before, begin, rest = (path.read_text(encoding="utf-8") if path.exists() else "").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replace_section(path: Path, section: str, part: str) -> None:
+    """Puts the section between the markers of a part; the prose around it stays. A file without markers gets them at its end."""
+    begins, ends = BEGIN.format(part), END.format(part)
+    before, begin, rest = (path.read_text(encoding="utf-8") if path.exists() else "").partition(begins)
+    _, end, after = rest.partition(ends)
     if begin and not end:
-        raise ValueError(f"{path.name} has {BEGIN} and no {END} after it")
+        raise ValueError(f"{path.name} has {begins} and no {ends} after it")
     if not begin:
         before = before.rstrip("\n") + "\n\n" if before.strip() else ""
         after = "\n"
-    path.write_text(f"{before}{BEGIN}\n\n{section.strip()}\n\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begins}\n\n{section.strip()}\n\n{ends}{after}", encoding="utf-8")

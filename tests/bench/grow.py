@@ -1,0 +1,133 @@
+"""A program that grows through the API, measured on the way beside one that stays small, on a server and a database of its own."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from fenrun.ops.v1 import ops_pb2, ops_pb2_grpc
+
+from tests.bench import shop
+from tests.bench.load import Case, Measured
+from tests.bench.machine import memory_mib
+from tests.bench.report import spread, table
+from tests.bench.running import REPLAY_S, Bench, opened
+
+PROGRAM, FEW = "grown", shop.tree("few", 1000)
+# Where it is measured, in parts of what it grows to; of its entries one in ten enrols somebody, one is that member's first order.
+STEPS, ENTRIES_A_MEMBER = (0.1, 0.25, 0.5, 1.0), 10
+
+
+@dataclass
+class Step:
+    """So many entries and members when the measuring began; each list has one of each round."""
+
+    entries: int
+    members: int
+    batches: list[Measured] = field(default_factory=list)
+    unary: list[Measured] = field(default_factory=list)
+    few_batches: list[Measured] = field(default_factory=list)
+    few_unary: list[Measured] = field(default_factory=list)
+    server_mib: list[float] = field(default_factory=list)
+
+
+def run(entries: int, rounds: int, client: ProcessPoolExecutor, scratch: Path, times_s: tuple[float, float]) -> list[Step]:
+    """The curve. The last replay proves everything that was told."""
+    steps = []
+    (scratch / "grown").mkdir()
+    with opened(scratch / "grown", client, times_s) as many, grpc.insecure_channel(many.where.address) as channel:
+        members = 0
+        for number, part in enumerate(STEPS):
+            grown = shop.tree(PROGRAM, max(len(FEW.firsts), int(entries * part) // ENTRIES_A_MEMBER))
+            fill(channel, grown, members, int(entries * part), f"fill{number}")
+            members = len(grown.firsts)
+            many.settle()
+            steps.append(_measured(many, grown, rounds, client, scratch / f"few{number}", times_s))
+            print(f"grown to {steps[-1].entries:>9,} entries  {_line(steps[-1])}", flush=True)
+        many.replay(PROGRAM)
+    return steps
+
+
+def fill(channel: grpc.Channel, grown: shop.Shop, members: int, entries: int, run: str) -> None:
+    """Enrols whoever is new, each with a first order, then tells orders up to so many entries. Raises Lost when the log has others."""
+    if not members:
+        shop.open_program(channel, grown, PROGRAM)
+    begins = shop.Books.of(channel, PROGRAM).position
+    new = grown.firsts[members:]
+    orders = shop.Orders(run, grown)
+    more = max(0, entries - begins - 2 * len(new))
+
+    def facts() -> Iterator[ops_pb2.Fact]:
+        for fact, member in zip(grown.facts()[members:], new, strict=True):
+            yield fact
+            yield shop.told(orders.of(PROGRAM, member))
+        for order in orders.some(PROGRAM, more):
+            yield shop.told(order)
+
+    answered = 0
+    for answer in ops_pb2_grpc.OpsServiceStub(channel).StreamFacts(_messages(facts()), timeout=REPLAY_S):
+        for result in answer.results:
+            if result.WhichOneof("result") == "error":
+                raise shop.Lost(f"a fact was refused: {result.error}")
+        answered += len(answer.results)
+    books = shop.Books.of(channel, PROGRAM)
+    if books.position - begins != answered or answered != 2 * len(new) + more or sum(books.accounts.values()) != 0:
+        raise shop.Lost(f"{answered} facts were answered, the books went from {begins} to {books}")
+
+
+def _messages(facts: Iterator[ops_pb2.Fact]) -> Iterator[ops_pb2.StreamFactsRequest]:
+    while batch := [fact for fact, _ in zip(facts, range(shop.LARGEST_BATCH), strict=False)]:
+        yield ops_pb2.StreamFactsRequest(program_id=PROGRAM, facts=batch)
+
+
+def _measured(many: Bench, grown: shop.Shop, rounds: int, client: ProcessPoolExecutor, scratch: Path, times_s: tuple[float, float]) -> Step:
+    """The grown program and a small one on a new server, one after the other."""
+    step = Step(many.head(PROGRAM), len(grown.firsts))
+    scratch.mkdir()
+    with opened(scratch, client, times_s) as few:
+        few.open_books([FEW])
+        for bench in (many, few):
+            bench.owner.execute("analyze")
+        for number in range(-1, rounds):
+            for bench, one, batches, unary in (
+                (many, grown, step.batches, step.unary),
+                (few, FEW, step.few_batches, step.few_unary),
+            ):
+                name = f"{step.entries}-r{number}"
+                measured = bench.load(Case("grown", "", "batch", 8, 200, one), f"batch-{name}")
+                alone = bench.load(Case("grown", "", "unary", 64, 1, one), f"unary-{name}")
+                # The first of each warms up.
+                if number >= 0:
+                    batches.append(measured)
+                    unary.append(alone)
+            step.server_mib.append(memory_mib(many.where.server_pid))
+    return step
+
+
+def _line(step: Step) -> str:
+    return f"{spread([run.per_s for run in step.batches])}/s beside {spread([run.per_s for run in step.few_batches])}/s of the small one"
+
+
+def curve(steps: Sequence[Step]) -> list[str]:
+    """The table; nothing without steps."""
+    head = ("entries", "members", "orders/s", "small one", "p99 ms, 64 in flight", "small one", "server MB")
+    return (
+        table(
+            head,
+            [
+                (
+                    f"{step.entries:,}",
+                    f"{step.members:,}",
+                    spread([run.per_s for run in step.batches]),
+                    spread([run.per_s for run in step.few_batches]),
+                    spread([run.percentile_ms(99) for run in step.unary], 1),
+                    spread([run.percentile_ms(99) for run in step.few_unary], 1),
+                    spread([mib * 2**20 / 1e6 for mib in step.server_mib]),
+                )
+                for step in steps
+            ],
+        )
+        if steps
+        else []
+    )
