@@ -16,6 +16,9 @@ from services.runtime.stored import Kind, Reader, Reading, Stored, Writing, micr
 Fields = dict[str, Any]
 
 
+KINDS = {0: f.LineKind.GOODS} | {kind.value: kind for kind in f.LineKind}
+
+
 def _postings(postings: tuple[f.Posting, ...]) -> list[Any]:
     return [
         {"account": account, "member_id": member_id, "amount_minor": amount, "asset": asset}
@@ -74,7 +77,7 @@ def _attributions(attributions: tuple[f.Attribution, ...]) -> list[Any]:
 
 
 def attributions_of(attributions: "list[pb.Attribution]") -> tuple[f.Attribution, ...]:
-    return tuple(f.Attribution(one.role, one.member_id, one.scope) for one in attributions)
+    return tuple([f.Attribution(one.role, one.member_id, one.scope) for one in attributions]) if attributions else ()
 
 
 def _counts(counts: tuple[f.Count, ...]) -> list[Any]:
@@ -130,16 +133,10 @@ def _read_lock(message: pb.OrderPaidDecision | pb.MemberUpgradedDecision) -> f.B
 def lines_of(lines: "list[pb.OrderLine]") -> tuple[f.OrderLine, ...]:
     """The lines as told; a kind that was left out is goods."""
     return tuple(
-        f.OrderLine(
-            x.line_no,
-            x.base_minor,
-            x.quantity,
-            x.sku,
-            x.category,
-            f.LineKind(x.kind or f.LineKind.GOODS),
-            attributions_of(x.attributions) if x.attributions else (),  # type: ignore[arg-type]  # a repeated field reads as a list
-        )
-        for x in lines
+        [
+            f.OrderLine(x.line_no, x.base_minor, x.quantity, x.sku, x.category, KINDS[x.kind], attributions_of(x.attributions))  # type: ignore[arg-type]
+            for x in lines
+        ]
     )
 
 

@@ -147,6 +147,7 @@ def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
 COMPANY_ACCOUNTS = frozenset(
     {Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF, Account.CLEARING, Account.OPENING}
 )
+LAST_EARNED = Account.DEBT.value
 # Members' accounts apart from what they earn.
 APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
 ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
@@ -160,21 +161,23 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
         # The five accounts of what a member earns come first.
-        if account <= Account.DEBT:
-            row = changes.get((member_id, asset))
+        if account <= LAST_EARNED:
+            key = (member_id, asset)
+            row = changes.get(key)
             if row is None:
-                row = changes[(member_id, asset)] = [0] * 8
+                row = changes[key] = [0, 0, 0, 0, 0, 0, 0, 0]
             row[account - 1] += amount
     fact = type(entry.fact)
+    accruing, correcting = fact in ACCRUING, fact is PeriodCorrected
     for row in changes.values():
         net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if fact in ACCRUING or (fact is PeriodCorrected and net > 0):
+        if accruing or (correcting and net > 0):
             row[5] = net
-        elif fact in REVERSING or fact is PeriodCorrected:
+        elif correcting or fact in REVERSING:
             row[6] = -net
         elif fact in ADJUSTING:
             row[7] = net
-    return {key: Balance(*row) for key, row in changes.items()}
+    return {key: Balance._make(row) for key, row in changes.items()}
 
 
 @dataclass(slots=True)
@@ -500,7 +503,10 @@ class Books:
 
     def plan_in_force(self, at_us: int) -> PlanVersion | None:
         """The newest published version in force at a time."""
-        return next((version for version in reversed(self.plans) if version.in_force(at_us)), None)
+        for version in reversed(self.plans):
+            if version.in_force(at_us):
+                return version
+        return None
 
     def plan_at(self, position: int) -> PlanVersion:
         found = next((version for version in self.plans if version.position == position), None)

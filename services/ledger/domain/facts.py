@@ -163,8 +163,7 @@ class PlanDecision:
     content_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OrderPaid:
+class OrderPaid(NamedTuple):
     order_id: str
     member_id: str
     currency: str
@@ -174,8 +173,7 @@ class OrderPaid:
     referrer_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderPaidDecision:
+class OrderPaidDecision(NamedTuple):
     engine_version: int
     plan_position: int
     binding_locked: BindingLock | None
