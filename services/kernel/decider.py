@@ -39,6 +39,10 @@ class Entry(NamedTuple):
     decision: Any
 
 
+class Presumed(Exception):
+    """The answer hangs on something that a state presumed without having looked. The writer loads again, and looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repeated:
     """The command told a fact that is recorded already, with the same content. `more`: what else it drafted then."""

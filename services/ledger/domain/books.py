@@ -377,6 +377,8 @@ class Books:
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
     streams: dict[str, list[Entry]] = field(default_factory=dict)
+    # Where a partial state did not look for streams that are thought to be new: these, held as absent. None: it looked for all.
+    presumed: set[str] | None = None
     # By (member, asset).
     balances: dict[tuple[str, str], Balance] = field(default_factory=dict)
     # Deposits and margins: {(member, asset, account): balance}.
