@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
@@ -58,6 +59,8 @@ from services.ledger.domain.rules import Release
 
 # The most that one posting can hold, int64 in the log. A fixed amount times a quantity may be more.
 MOST_BOOKED = 2**63 - 1
+# Order after order looks at the same people, who seldom change.
+PEOPLE_KEPT = 100_000
 
 # ---------------------------------------------------------------- paid
 
@@ -199,12 +202,18 @@ def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> 
     return tuple(people)
 
 
-def _person(books: Books, member_id: str, member: Member, at_us: int) -> Person:
-    """A binding to nobody is no binding to anybody: its position is 0."""
-    tier, tier_position, locked, referrer_id, binding_position, _ = member
-    if books.standings:
+def _person(books: Books, member_id: str, member: Member, at_us: int, *role: Any) -> Person:
+    """As they stand, and (role, place, grant, weight) if they are looked at for a role. A binding to nobody is none: its position is 0."""
+    if member_id in books.standings:
         tier, tier_position = books.tier_at(member_id, member, at_us)
-    return Person(member_id, tier, binding_position if locked and referrer_id else 0, tier_position)
+        member = member._replace(tier=tier, tier_position=tier_position)
+    return _as_it_stands(member_id, member, *role)
+
+
+@lru_cache(maxsize=PEOPLE_KEPT)
+def _as_it_stands(member_id: str, member: Member, role: str = "", scope: str = "", role_position: int = 0, weight: int = 0) -> Person:
+    binding = member.binding_position if member.locked and member.referrer_id else 0
+    return Person(member_id, member.tier, binding, member.tier_position, role, scope, role_position, weight)
 
 
 def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:
@@ -238,7 +247,7 @@ def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Pe
 def _in_role(books: Books, member_id: str, role: str, scope: str, position: int, weight: int, at_us: int) -> Person:
     member = books.member(member_id)
     assert member is not None, "roles are granted only to enrolled members"
-    return Person(*_person(books, member_id, member, at_us)[:4], role, scope, position, weight)
+    return _person(books, member_id, member, at_us, role, scope, position, weight)
 
 
 def _counted(books: Books, version: PlanVersion, fact: OrderPaid, paid_us: int, standing: Standing, invited: bool) -> counting.Order:
