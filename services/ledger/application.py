@@ -20,8 +20,8 @@ from services.ledger.domain.books import (
     Standing,
     evolve,
     fold_due,
-    fold_order,
     fold_period,
+    source_of,
     stream_of,
 )
 from services.ledger.domain.closing import climbs, governing, rule_counters
@@ -113,7 +113,7 @@ class Ledger:
         held = len(state.members) + len(state.roles)
         if state.closing or held > MEMBERS_KEPT:
             return 0
-        state.streams, state.balances, state.holds, state.apart = {}, {}, {}, {}
+        state.streams, state.orders, state.balances, state.holds, state.apart = {}, {}, {}, {}, {}
         state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
         state.seals = state.booked = None
         # Nothing was there already, so the next batch presumes the same of its own.
@@ -128,7 +128,7 @@ class Ledger:
         """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
         books = kept or Books(complete=False, currency=head.currency, position=head.position, closed_periods=None, seals=None, booked=None)
         # What other services' batches appended since may stand in it.
-        books.streams = {}
+        books.streams, books.orders = {}, {}
         books.plans = await self._plans_at(connection, head.program_id, head.plans)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
         for command in commands:
@@ -161,7 +161,8 @@ class Loading:
             await self._load_streams({f"order/{order_id}" for order_id in joined})
         reversing = any(isinstance(command, c.RefundOrder | c.FailGroup) for command in commands)
         new = {f"order/{command.fact.order_id}" for command in recorded}
-        followed = [order for stream, entries in books.streams.items() if stream not in new and (order := _order(entries))]
+        others = [stream for stream, entries in books.streams.items() if entries and stream.startswith("order/") and stream not in new]
+        followed = [order for stream in others if reversing and (order := books.order(source_of(stream)))]
         for command in commands:
             self._named(command)
         for entries in list(books.streams.values()):
@@ -568,10 +569,6 @@ class Loading:
         await self._paths(members, None if climbing else 0)
         if plan.pays_at_once:
             self._balances.update((member_id, asset) for member_id in books.members for asset in (books.currency, *plan.points))
-
-
-def _order(entries: Sequence[Entry]) -> Order | None:
-    return fold_order(entries) if entries and isinstance(entries[0].fact, OrderPaid) else None
 
 
 async def orders_due(connection: Connection, program_id: str, as_of_us: int, limit: int) -> list[str]:

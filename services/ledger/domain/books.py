@@ -377,6 +377,8 @@ class Books:
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
     streams: dict[str, list[Entry]] = field(default_factory=dict)
+    # Of those that a partial state was asked for: the order that so many of its stream's entries amount to. Nobody changes it.
+    orders: dict[str, tuple[Order | None, int]] = field(default_factory=dict)
     # Where a partial state did not look for streams that are thought to be new: these, held as absent. None: it looked for all.
     presumed: set[str] | None = None
     # By (member, asset).
@@ -410,7 +412,16 @@ class Books:
         return found
 
     def order(self, order_id: str) -> Order | None:
-        return fold_order(self.stream(f"order/{order_id}"))
+        stream = f"order/{order_id}"
+        entries = self.stream(stream)
+        if self.complete:
+            return fold_order(entries)
+        # Asked for while loading and again for each command: folded once, and on from there.
+        order, folded = self.orders.get(stream, (None, 0))
+        for entry in entries[folded:]:
+            order = _evolve_order(order, entry)
+        self.orders[stream] = (order, len(entries))
+        return order
 
     def balance(self, member_id: str, asset: str = "") -> Balance:
         """In an asset; empty: the program's currency."""
