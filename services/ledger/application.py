@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
+
+from psycopg import AsyncCursor
 
 from services.kernel.decider import Answer, Draft, Entry, Presumed
 from services.kernel.refusals import Refusal
@@ -431,25 +433,26 @@ class Loading:
         books = self._books
         for member_id in members:
             books.members.setdefault(member_id, None)
-        above = ", ".join("m." + name for name in MEMBER_COLUMNS.split(", "))
-        start = f"select {MEMBER_COLUMNS}{{}} from ledger.members where program_id = %s and member_id = any(%s::text[])"
-        up = f"select {above}{{}} from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id"
-        if depth is None:
-            # Whoever stands above several is there once.
-            path = f"{start.format('')} union {up.format('')}"
+        if depth is not None:
+            statement: Any = "select * from ledger.paths(%s, %s::text[], %s)"
+            cursor = await self._connection.execute(statement, [self._program_id, array(members), depth])
         else:
-            path = f"{start.format(', 0 as depth')} union all {up.format(', p.depth + 1')} where p.depth < {int(depth)}"
-        cursor = await self._connection.execute(
-            f"with recursive path as ({path})"
-            f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))},"
-            " s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
-            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
-            [self._program_id, array(members), self._program_id, self._program_id],
-        )
+            cursor = await self._whole_paths(members)
         for row in await cursor.fetchall():
             books.members[row[0]] = Member(*row[1:7])
             if row[7] is not None:
                 books.standings[row[0]] = Standing(*row[7:])
+
+    async def _whole_paths(self, members: Collection[str]) -> AsyncCursor[tuple[Any, ...]]:
+        """The same with everybody above them. Whoever stands above several is there once."""
+        return await self._connection.execute(
+            f"with recursive path as (select {MEMBER_COLUMNS} from ledger.members where program_id = %s and member_id = any(%s::text[])"
+            f" union select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}"
+            " from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id)"
+            " select p.*, s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
+            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
+            [self._program_id, array(members), self._program_id, self._program_id],
+        )
 
     async def _load_roles(self) -> None:
         books = self._books
