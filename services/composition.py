@@ -311,7 +311,7 @@ def serve(settings: Settings) -> None:
 
     What cannot be served ends the process: one sentence on stderr, status 1.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, for_good=True)
     try:
         with database(settings) as dsn:
             asyncio.run(_serve(settings, dsn))

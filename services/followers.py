@@ -36,7 +36,7 @@ def follower_of(given: Following, connect: Connect, moved: Callable[[str], None]
 def follow(theirs: socket.socket, given: Following) -> None:
     """Follows for a server, in a process of its own, until the server's end of the socket is closed."""
     belong_to_server()
-    configure_logging(given.log_level)
+    configure_logging(given.log_level, for_good=True)
     asyncio.run(_follow(theirs, given))
 
 

@@ -56,8 +56,8 @@ def settle_memory() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def configure_logging(level: str) -> None:
-    """One line per event on stderr: for people on a terminal, else JSON."""
+def configure_logging(level: str, for_good: bool = False) -> None:
+    """One line per event on stderr: for people on a terminal, else JSON. `for_good`: loggers need not look again whether that has changed."""
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -72,4 +72,5 @@ def configure_logging(level: str) -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=for_good,
     )

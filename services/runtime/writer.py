@@ -27,6 +27,8 @@ log = structlog.get_logger()
 # Programs that are remembered, and members of all of them together; beyond it the program used longest ago goes. A member takes about half
 # a kilobyte.
 PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
+# Turns of the event loop that a call takes from the socket to the queue.
+TURNS = 3
 # For so many seconds after another process wrote to a program it is not remembered: that would be wrong as often as not.
 SHARED_S = 10.0
 
@@ -205,10 +207,20 @@ class Writer:
                             item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
                     if not isinstance(error, Exception):
                         raise
+                await self._gather(queue)
         finally:
             queue.task = None
             if not queue.waiting:
                 self._queues.pop(program_id, None)
+
+    async def _gather(self, queue: _Queue) -> None:
+        """Lets calls that have come in meanwhile get as far as the queue, as long as more of them do."""
+        while queue.waiting and len(queue.waiting) < self._batch_limit:
+            before = len(queue.waiting)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if len(queue.waiting) == before:
+                return
 
     async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""
