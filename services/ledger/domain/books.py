@@ -7,11 +7,12 @@ which keys it holds, absent ones included, and raises NotLoaded for any other, s
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from operator import add
 from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
-from services.ledger.domain.booking import Booked, Seal, amounts_of, seal_of
+from services.ledger.domain.booking import Booked, Seal, seal_of
 from services.ledger.domain.counting import Key, Window
 from services.ledger.domain.facts import (
     Account,
@@ -126,7 +127,7 @@ class Balance(NamedTuple):
     def __add__(self, other: object) -> "Balance":
         if not isinstance(other, Balance):
             return NotImplemented
-        return Balance(*map(sum, zip(self, other, strict=True)))
+        return Balance._make(map(add, self, other))
 
 
 NOTHING = Balance()
@@ -147,6 +148,8 @@ def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
 COMPANY_ACCOUNTS = frozenset(
     {Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF, Account.CLEARING, Account.OPENING}
 )
+# The five accounts of what a member earns come first. A plain number: it is compared with every posting.
+_LAST_EARNED = int(Account.DEBT)
 # Members' accounts apart from what they earn.
 APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
 ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
@@ -159,22 +162,24 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
-        # The five accounts of what a member earns come first.
-        if account <= Account.DEBT:
+        if account <= _LAST_EARNED:
             row = changes.get((member_id, asset))
             if row is None:
                 row = changes[(member_id, asset)] = [0] * 8
             row[account - 1] += amount
+    if not changes:
+        return {}
     fact = type(entry.fact)
+    accrues, reverses, adjusts = fact in ACCRUING, fact in REVERSING, fact in ADJUSTING
     for row in changes.values():
         net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if fact in ACCRUING or (fact is PeriodCorrected and net > 0):
+        if accrues or (fact is PeriodCorrected and net > 0):
             row[5] = net
-        elif fact in REVERSING or fact is PeriodCorrected:
+        elif reverses or fact is PeriodCorrected:
             row[6] = -net
-        elif fact in ADJUSTING:
+        elif adjusts:
             row[7] = net
-    return {key: Balance(*row) for key, row in changes.items()}
+    return {key: Balance._make(row) for key, row in changes.items()}
 
 
 @dataclass(slots=True)
@@ -624,18 +629,28 @@ def evolve(books: Books, entry: Entry) -> None:
             books.evidence.setdefault(order_id, []).append(evidence)
     for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
         _count(books, Key(counter, bucket, member_id), amount)
-    if books.complete or books.balances:
-        for key, moved in movements(entry).items():
-            if books.complete or key in books.balances:
-                books.balances[key] = books.balances.get(key, NOTHING) + moved
-    for account, member_id, amount, asset in getattr(decision, "postings", ()):
-        if account in APART_ACCOUNTS and (books.complete or (member_id, asset, account) in books.apart):
-            books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
+    postings = getattr(decision, "postings", ())
+    if postings:
+        _move(books, entry, postings)
     if books.complete:
         for due in getattr(decision, "due", ()):
             _due(books, source_of(entry.stream), due)
         if books.booked is not None:
-            books.booked.add(entry.occurred_us, 1, amounts_of(entry))
+            books.booked.add(entry.occurred_us, 1, [((asset, account), amount) for account, _, amount, asset in postings])
+
+
+def _move(books: Books, entry: Entry, postings: Iterable[Posting]) -> None:
+    complete, balances = books.complete, books.balances
+    if complete or balances:
+        for key, moved in movements(entry).items():
+            held = balances.get(key)
+            if held is not None:
+                balances[key] = held + moved
+            elif complete:
+                balances[key] = moved
+    for account, member_id, amount, asset in postings:
+        if account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
+            books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
 
 
 # Facts of which deciding needs no more than that they stand in their stream.
