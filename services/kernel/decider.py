@@ -5,7 +5,7 @@ recorded happened. Both use only their arguments.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.kernel.refusals import IdReused
 from services.kernel.times import to_text
@@ -15,8 +15,7 @@ class NotLoaded(Exception):
     """The state holds only what the batch asked for, and not this. The writer ends the batch before this command and loads again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An entry about to be: everything but what the log itself gives (position, version, hash, time of recording)."""
 
     stream: str
@@ -27,8 +26,7 @@ class Draft:
     fact_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry as a service reads it: `fact` and `decision` are that service's own frozen dataclasses."""
 
     position: int

@@ -741,6 +741,30 @@ READERS: dict[str, Reader] = {
 
 read = Reading(READERS)
 
+# What folding needs of an order's fact where no tier rests on it: that it is one.
+_SOME_ORDER = f.OrderPaid("", "", "", ())
+
+
+def _read_paid_to_fold(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDecision]:
+    decided = pb.OrderPaidDecision.FromString(decision)
+    if decided.tier_changes:
+        return _read_paid(fact, decision)
+    pb.OrderPaid.FromString(fact)  # raises DecodeError where it cannot be read
+    return _SOME_ORDER, f.OrderPaidDecision(
+        decided.engine_version,
+        decided.plan_position,
+        _read_lock(decided),
+        (),
+        (),
+        read_postings(decided.postings),  # type: ignore[arg-type]  # a repeated field reads as a list
+        counts=_read_counts(decided.counts),  # type: ignore[arg-type]
+        due=_read_due(decided.due),  # type: ignore[arg-type]
+    )
+
+
+# As far as a fold of the whole log looks: of an order that gives no tier not its lines, people and shares, which make up most of a log.
+read_to_fold = Reading({**READERS, "order.paid.v1": _read_paid_to_fold})
+
 # The decisions that move amounts, by the entry's stored name.
 _MOVING: dict[str, Any] = {
     "order.paid.v1": pb.OrderPaidDecision,

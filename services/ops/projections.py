@@ -6,7 +6,7 @@ quarantine: its position, its quarantine and its rows change together, so one sn
 Runs in a thread of its own on its own connection (`runtime/replaying.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -18,7 +18,7 @@ from services.kernel.refusals import ProjectionUnknown
 from services.runtime.eventlog import COLUMNS
 from services.runtime.following import describe
 from services.runtime.projecting import Folding, Row, View
-from services.runtime.replaying import Sync, entries, head_position
+from services.runtime.replaying import CHUNK, Sync, entries, head_position
 from services.runtime.stored import Stored
 
 DIFFERENCES_SHOWN = 10
@@ -70,9 +70,6 @@ class Standing:
 
     position: int
     quarantined: frozenset[int] = frozenset()
-
-    def includes(self, position: int) -> bool:
-        return position <= self.position and position not in self.quarantined
 
 
 def standing(connection: Sync, program_id: str, service: Registered, head: int) -> Standing:
@@ -169,56 +166,69 @@ def _fold(
     registered: Sequence[Registered],
     standings: Sequence[Standing],
     progress: Callable[[int, int], None],
-) -> tuple[Chain, list[Mapping[str, Mapping[Row, Row]]]]:
+) -> tuple[Chain, list[Mapping[str, Collection[Row]]]]:
     chain = Chain()
     foldings = [service.folding() for service in registered]
+    steps = [
+        (service.read, folding.add, stands.position, stands.quarantined)
+        for service, folding, stands in zip(registered, foldings, standings, strict=True)
+    ]
     for stored in entries(connection, program_id, last):
         chain.add(stored)
-        for service, stands, folding in zip(registered, standings, foldings, strict=True):
-            if not stands.includes(stored.position):
+        position = stored.position
+        for read, add, upto, quarantined in steps:
+            if position > upto or position in quarantined:
                 continue
             try:
-                folding.add(service.read(stored))
+                add(read(stored))
             except Exception as error:
                 # What the log holds cannot be trusted here: say where, and go on to see what else is wrong.
-                chain.fault(f"position {stored.position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
-        if stored.position % 2000 == 0:
-            progress(stored.position, last)
+                chain.fault(f"position {position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
+        if position % 2000 == 0:
+            progress(position, last)
     progress(last, last)
     return chain, [folding.rows() for folding in foldings]
 
 
-def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[tuple[Row, Row]]:
-    """(key, rest) of every live row of a program."""
-    with connection.cursor("live") as cursor:
-        cursor.itersize = 5000
+def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[list[Row]]:
+    """Every live row of a program, some at a time."""
+    with connection.cursor("live", binary=True) as cursor:
         cursor.execute(
             sql.SQL("select {} from {} where program_id = %s").format(
                 sql.SQL(", ").join(sql.Identifier(column) for column in view.columns), sql.Identifier(*view.name.split("."))
             ),
             [program_id],
         )
-        for row in cursor:
-            yield row[: view.keys], row[view.keys :]
+        while rows := cursor.fetchmany(CHUNK):
+            yield rows
 
 
-def _compare(connection: Sync, program_id: str, view: View, expected: Mapping[Row, Row], stands: Standing) -> Result:
-    differences: list[str] = []
-    rows = 0
-    for key, rest in live_rows(connection, program_id, view):
-        rows += 1
-        should = expected.get(key)
-        if should is None:
-            differences.append(f"{_row(view, key)}: is there, and the log makes no such row")
-        elif should != rest:
-            differences.append(f"{_row(view, key)}: is {_row(view, rest, view.keys)}, the log makes {_row(view, should, view.keys)}")
-        if len(differences) >= DIFFERENCES_SHOWN:
-            break
-    if rows < len(expected) and len(differences) < DIFFERENCES_SHOWN:
-        present = {key for key, _ in live_rows(connection, program_id, view)}
-        missing = [key for key in expected if key not in present][: DIFFERENCES_SHOWN - len(differences)]
-        differences += [f"{_row(view, key)}: is missing" for key in missing]
+def _compare(connection: Sync, program_id: str, view: View, made: Collection[Row], stands: Standing) -> Result:
+    expected, rows, wrong = set(made), 0, list[Row]()
+    for live in live_rows(connection, program_id, view):
+        rows += len(live)
+        if not expected.issuperset(live):
+            wrong += [row for row in live if row not in expected]
+    differences = list[str]()
+    if wrong or rows < len(expected):
+        for live in live_rows(connection, program_id, view):
+            expected.difference_update(live)
+        differences = _differences(view, wrong, expected)[:DIFFERENCES_SHOWN]
     return Result(view.name, stands.position, not differences, rows, tuple(differences), len(stands.quarantined))
+
+
+def _differences(view: View, wrong: Sequence[Row], missing: Collection[Row]) -> list[str]:
+    """Live rows that the log does not make, and rows that it makes which are not live, each in words."""
+    should = {row[: view.keys]: row[view.keys :] for row in missing}
+    differences = []
+    for row in wrong:
+        key, rest = row[: view.keys], row[view.keys :]
+        made = should.pop(key, None)
+        if made is None:
+            differences.append(f"{_row(view, key)}: is there, and the log makes no such row")
+        else:
+            differences.append(f"{_row(view, key)}: is {_row(view, rest, view.keys)}, the log makes {_row(view, made, view.keys)}")
+    return [*differences, *(f"{_row(view, key)}: is missing" for key in sorted(should))]
 
 
 def _row(view: View, values: Row, start: int = 0) -> str:
@@ -268,18 +278,16 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
         rows = replaced = 0
         rows_by_view = folding.rows()
         for view in service.views if service.followed_as else [view for view in service.views if view.name == name]:
-            expected = dict(rows_by_view[view.name])
+            right = set(rows_by_view[view.name])
             if view.name == name:
-                rows = len(expected)
+                rows = len(right)
             wrong = []
-            for key, rest in live_rows(connection, program_id, view):
-                if expected.get(key) == rest:
-                    del expected[key]
-                else:
-                    wrong.append(key)
-            _exchange(connection, program_id, view, wrong, expected, last)
+            for live in live_rows(connection, program_id, view):
+                wrong += [row[: view.keys] for row in live if row not in right]
+                right.difference_update(live)
+            _exchange(connection, program_id, view, wrong, right, last)
             gone = set(wrong)
-            replaced += len(wrong) + sum(key not in gone for key in expected)
+            replaced += len(wrong) + sum(row[: view.keys] not in gone for row in right)
     return last, rows, replaced
 
 
@@ -306,7 +314,7 @@ def _requarantine(connection: Sync, program_id: str, projection: str, poison: Ma
         )
 
 
-def _exchange(connection: Sync, program_id: str, view: View, wrong: list[Row], right: Mapping[Row, Row], position: int) -> None:
+def _exchange(connection: Sync, program_id: str, view: View, wrong: list[Row], right: Collection[Row], position: int) -> None:
     table = sql.Identifier(*view.name.split("."))
     keys = sql.SQL(" and ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in view.columns[: view.keys])
     remove = sql.SQL("delete from {} as t where program_id = %s and {} returning to_jsonb(t)").format(table, keys)
@@ -319,8 +327,8 @@ def _exchange(connection: Sync, program_id: str, view: View, wrong: list[Row], r
         )
     columns = sql.SQL(", ").join(sql.Identifier(column) for column in ("program_id", *view.columns))
     with connection.cursor() as cursor, cursor.copy(sql.SQL("copy {} ({}) from stdin").format(table, columns)) as copy:
-        for key, rest in right.items():
-            copy.write_row((program_id, *key, *rest))
+        for row in right:
+            copy.write_row((program_id, *row))
 
 
 def kept(connection: Sync, program_id: str, registered: Sequence[Registered]) -> list[Kept]:

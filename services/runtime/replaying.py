@@ -36,8 +36,7 @@ def entries(
 ) -> Iterator[Stored]:
     """Every entry after a position and up to `last` (of some types only, or only what had happened by a time), in order, through a
     server-side cursor so that memory does not grow with the log."""
-    with connection.cursor("replay") as cursor:
-        cursor.itersize = CHUNK
+    with connection.cursor("replay", binary=True) as cursor:
         only, values = "", list[object]()
         if types is not None:
             only, values = " and type = any(%s::text[])", [list(types)]
@@ -45,8 +44,8 @@ def entries(
             only, values = f"{only} and occurred_us <= %s", [*values, occurred_us]
         query = f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s and position <= %s{only} order by position"
         cursor.execute(query.encode(), [program_id, after, last, *values])
-        for row in cursor:
-            yield Stored(*row)
+        while rows := cursor.fetchmany(CHUNK):
+            yield from map(Stored._make, rows)
 
 
 class Threads:

@@ -19,7 +19,7 @@ from services.ledger import codec as ledger_codec
 from services.ledger.domain import books as ledger_books
 from services.ledger.domain import commands
 from services.ledger.domain import decide as ledger_decide
-from services.ledger.domain.facts import BindingLock, OrderPaid, OrderPaidDecision
+from services.ledger.domain.facts import OrderPaid
 from services.referral import codec as referral_codec
 from services.referral.domain import decide as referral_decide
 from services.referral.domain import facts as referral_facts
@@ -80,7 +80,7 @@ class State:
 
     def fold(self, row: Stored) -> None:
         """Takes in one entry as it is recorded."""
-        self._evolve(row, _plain_order(row) or ledger_codec.read(row))
+        self._evolve(row, ledger_codec.read_to_fold(row))
 
     def take(self, row: Stored, draft: Draft) -> None:
         """Takes in an entry that was just found to be what its draft says, without reading its bytes again."""
@@ -99,25 +99,6 @@ class State:
             referral_roster.evolve(self.roster, referral_codec.read(row))
         else:
             self.roster.position = row.position
-
-
-# What folding an order needs of its fact where no tier rests on it: that it is one.
-_SOME_ORDER = OrderPaid("", "", "", ())
-
-
-def _plain_order(row: Stored) -> Entry | None:
-    """An order as far as folding looks, without its lines, people and shares, which make up most of a log; None for any other entry."""
-    if row.type != "order.paid.v1":
-        return None
-    decided = log_pb2.OrderPaidDecision.FromString(row.decision)
-    if decided.counts or decided.tier_changes or decided.due:
-        return None
-    lock = None
-    if decided.HasField("binding_locked"):
-        fell = decided.binding_locked
-        lock = BindingLock(fell.member_id, fell.referrer_id, fell.touch_position)
-    postings = ledger_codec.read_postings(decided.postings)  # type: ignore[arg-type]  # a repeated field reads as a list
-    return entry_of(row, _SOME_ORDER, OrderPaidDecision(decided.engine_version, decided.plan_position, lock, (), (), postings))
 
 
 def fold(state: State, entry: log_pb2.Entry) -> None:

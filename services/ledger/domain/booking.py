@@ -47,7 +47,10 @@ class Booked:
         self._quarters: dict[int, tuple[int, dict[tuple[str, Account], int]]] = {}
 
     def add(self, occurred_us: int, entries: int, amounts: Iterable[tuple[tuple[str, Account], int]]) -> None:
-        """Takes in entries of one time, and how they moved each (asset, account). That some of them may be late changes nothing here: it is before the next seal either way."""
+        """Takes in entries of one time, and how they moved each (asset, account).
+
+        That some of them may be late changes nothing here: it is before the next seal either way.
+        """
         quarter = occurred_us // QUARTER_US
         count, totals = self._quarters.get(quarter) or (0, {})
         for key, amount in amounts:

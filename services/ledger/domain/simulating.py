@@ -243,7 +243,7 @@ class Simulation:
 
     def _take_over(self, entry: Entry) -> None:
         """The recorded decision, while nothing differs."""
-        self._evolve(replace(entry, decision=_without_money(entry.decision)))
+        self._evolve(entry._replace(decision=_without_money(entry.decision)))
 
     def _tell_again(self, entry: Entry) -> None:
         """Decides a fact anew."""
@@ -286,7 +286,7 @@ class Simulation:
         """Takes an entry into the shadow. Counters, once counted, are not looked at again."""
         evolve(self._shadow, entry)
         if getattr(entry.decision, "counts", ()):
-            self._shadow.streams[entry.stream][-1] = replace(entry, decision=replace(entry.decision, counts=()))
+            self._shadow.streams[entry.stream][-1] = entry._replace(decision=replace(entry.decision, counts=()))
 
     def _let_go(self, entry: Entry) -> None:
         """Forgets a stream that nothing comes back to."""
@@ -317,7 +317,7 @@ class Simulation:
             if fact.binding_locked is not None:
                 self._lock(fact.binding_locked, entry.position)
         elif member is not None and member.tier != self._tiers.get(fact.member_id, ""):
-            evolve(self._shadow, replace(entry, fact=replace(fact, previous_tier=member.tier)))
+            evolve(self._shadow, entry._replace(fact=replace(fact, previous_tier=member.tier)))
         else:
             evolve(self._shadow, entry)
         self._tiers[fact.member_id] = fact.tier
