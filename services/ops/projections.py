@@ -18,7 +18,7 @@ from services.kernel.refusals import ProjectionUnknown
 from services.runtime.eventlog import COLUMNS
 from services.runtime.following import describe
 from services.runtime.projecting import Folding, Row, View
-from services.runtime.replaying import CHUNK, Sync, entries, head_position
+from services.runtime.replaying import CHUNK, Sync, chunks, entries, head_position
 from services.runtime.stored import Stored
 
 DIFFERENCES_SHOWN = 10
@@ -112,31 +112,19 @@ class Chain:
             self.faults.append(text)
 
     def add(self, stored: Stored) -> None:
-        at = f"position {stored.position}"
-        if stored.position != self.position + 1:
-            self.fault(f"{at}: follows position {self.position}")
-        version = self._versions.get(stored.stream, 0) + 1
-        if stored.stream_version != version:
-            self.fault(f"{at}: {stored.stream} has version {stored.stream_version}, expected {version}")
-        if stored.recorded_us <= self.recorded_us:
-            self.fault(f"{at}: recorded no later than the entry before it")
-        expected = entry_hash(
-            self.hash,
-            stored.program_id,
-            stored.position,
-            stored.stream,
-            stored.stream_version,
-            stored.type,
-            stored.occurred_us,
-            stored.recorded_us,
-            stored.actor,
-            stored.fact,
-            stored.decision,
-        )
-        if stored.hash != expected:
-            self.fault(f"{at}: hash {stored.hash.hex()}, expected {expected.hex()}")
-        self._versions[stored.stream] = stored.stream_version
-        self.position, self.recorded_us, self.hash = stored.position, stored.recorded_us, stored.hash
+        program_id, position, stream, version, kind, _, occurred_us, recorded_us, actor, fact, decision, own_hash = stored
+        if position != self.position + 1:
+            self.fault(f"position {position}: follows position {self.position}")
+        next_version = self._versions.get(stream, 0) + 1
+        if version != next_version:
+            self.fault(f"position {position}: {stream} has version {version}, expected {next_version}")
+        if recorded_us <= self.recorded_us:
+            self.fault(f"position {position}: recorded no later than the entry before it")
+        expected = entry_hash(self.hash, program_id, position, stream, version, kind, occurred_us, recorded_us, actor, fact, decision)
+        if own_hash != expected:
+            self.fault(f"position {position}: hash {own_hash.hex()}, expected {expected.hex()}")
+        self._versions[stream] = version
+        self.position, self.recorded_us, self.hash = position, recorded_us, own_hash
 
 
 def verify(
@@ -169,25 +157,25 @@ def _fold(
 ) -> tuple[Chain, list[Mapping[str, Collection[Row]]]]:
     chain = Chain()
     foldings = [service.folding() for service in registered]
-    steps = [
-        (service.read, folding.add, stands.position, stands.quarantined)
-        for service, folding, stands in zip(registered, foldings, standings, strict=True)
-    ]
-    for stored in entries(connection, program_id, last):
-        chain.add(stored)
-        position = stored.position
-        for read, add, upto, quarantined in steps:
-            if position > upto or position in quarantined:
-                continue
-            try:
-                add(read(stored))
-            except Exception as error:
-                # What the log holds cannot be trusted here: say where, and go on to see what else is wrong.
-                chain.fault(f"position {position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
-        if position % 2000 == 0:
-            progress(position, last)
-    progress(last, last)
+    for some in chunks(connection, program_id, last):
+        for stored in some:
+            chain.add(stored)
+        # One service after the other, each on what it has just used: from entry to entry it would take half as long again.
+        for service, stands, folding in zip(registered, standings, foldings, strict=True):
+            _add(service.read, folding.add, some, stands, chain)
+        progress(chain.position, last)
     return chain, [folding.rows() for folding in foldings]
+
+
+def _add(read: Callable[[Stored], Entry], add: Callable[[Entry], None], some: Sequence[Stored], stands: Standing, chain: Chain) -> None:
+    for stored in some:
+        if stored.position > stands.position or stored.position in stands.quarantined:
+            continue
+        try:
+            add(read(stored))
+        except Exception as error:
+            # What the log holds cannot be trusted here: say where, and go on to see what else is wrong.
+            chain.fault(f"position {stored.position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
 
 
 def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[list[Row]]:

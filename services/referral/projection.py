@@ -136,6 +136,8 @@ def folding() -> Folding:
     events: list[Row] = []
 
     def add(entry: Entry) -> None:
+        if entry.fact is None:
+            return  # it means nothing to referral, as most orders do
         evolve(roster, entry)
         roster.facts.clear()
         roster.orders.clear()

@@ -110,7 +110,7 @@ def postings(drafts: list[Draft]) -> list[tuple[str, str, int]]:
 
 def test_an_order_pays_two_generations_and_says_so_at_once() -> None:
     """C buys 179.03 and 89.96: B earns 10 % of each line, A 5 %, each line rounded for itself."""
-    [draft] = Story().given(c.RecordOrder(replace(order("O0", "B", 0).fact), DAY_US)).when(order())
+    [draft] = Story().given(c.RecordOrder(order("O0", "B", 0).fact, DAY_US)).when(order())
     assert postings([draft]) == [("COMMISSION", "", -4035), ("PENDING", "B", 2690), ("PENDING", "A", 1345)]
     assert [shares for _, shares in draft.decision.lines] == [
         (f.Share(0, 2, 1790), f.Share(1, 3, 895)),

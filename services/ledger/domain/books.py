@@ -159,6 +159,10 @@ ADJUSTING = frozenset({AdjustmentPosted, BalanceOpened})
 
 def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     """What an entry changes for each (member, asset), gross figures included."""
+    return {key: Balance._make(row) for key, row in _moved(entry).items()}
+
+
+def _moved(entry: Entry) -> dict[tuple[str, str], list[int]]:
     postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
@@ -167,8 +171,6 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
             if row is None:
                 row = changes[(member_id, asset)] = [0] * 8
             row[account - 1] += amount
-    if not changes:
-        return {}
     fact = type(entry.fact)
     accrues, reverses, adjusts = fact in ACCRUING, fact in REVERSING, fact in ADJUSTING
     for row in changes.values():
@@ -179,7 +181,7 @@ def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
             row[6] = -net
         elif adjusts:
             row[7] = net
-    return {key: Balance._make(row) for key, row in changes.items()}
+    return changes
 
 
 @dataclass(slots=True)
@@ -642,12 +644,9 @@ def evolve(books: Books, entry: Entry) -> None:
 def _move(books: Books, entry: Entry, postings: Iterable[Posting]) -> None:
     complete, balances = books.complete, books.balances
     if complete or balances:
-        for key, moved in movements(entry).items():
-            held = balances.get(key)
-            if held is not None:
-                balances[key] = held + moved
-            elif complete:
-                balances[key] = moved
+        for key, row in _moved(entry).items():
+            if complete or key in balances:
+                balances[key] = Balance._make(map(add, balances.get(key, NOTHING), row))
     for account, member_id, amount, asset in postings:
         if account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
             books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
@@ -687,12 +686,12 @@ def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
     if isinstance(fact, MemberUpgraded):
         rests = Evidence(fact.member_id, fact.tier, fact.previous_tier, entry.position)
         return [(fact.evidence_order_id, rests)] if fact.evidence_order_id else []
-    if isinstance(fact, OrderPaid):
-        return [
-            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
-            for change in tier_changes(entry)
-        ]
-    return []
+    if not isinstance(fact, OrderPaid) or not entry.decision.tier_changes:
+        return []
+    return [
+        (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
+        for change in tier_changes(entry)
+    ]
 
 
 def standing_after_upgrade(fact: MemberUpgraded) -> Standing | None:

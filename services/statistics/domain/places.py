@@ -34,6 +34,8 @@ class _Place(NamedTuple):
 
 def referrer_at(history: History, position: int) -> tuple[str, int, int]:
     """(the one a member was locked to right after the entry at a position, first position that held from, first that it no longer held)."""
+    if history and history[-1][0] <= position:
+        return history[-1][1], history[-1][0], END
     after = bisect_right(history, position, key=_position)
     until = history[after][0] if after < len(history) else END
     return (history[after - 1][1], history[after - 1][0], until) if after else ("", 0, until)
@@ -52,6 +54,9 @@ def climb(histories: Mapping[str, History], placements: Iterable[Placement]) -> 
         current, found = member_id, None
         while current:
             known = places.get(current, [])
+            if known and known[-1].since <= position < known[-1].until:
+                found = known[-1]
+                break
             at = bisect_right(known, position, key=_position)
             if at and position < known[at - 1].until:
                 found = known[at - 1]
