@@ -4,7 +4,7 @@
 recorded happened. Both use only their arguments.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 from services.kernel.refusals import IdReused
@@ -39,6 +39,10 @@ class Entry(NamedTuple):
     decision: Any
 
 
+class Presumed(Exception):
+    """The answer hangs on something that a state presumed without having looked. The writer loads again, and looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repeated:
     """The command told a fact that is recorded already, with the same content. `more`: what else it drafted then."""
@@ -48,6 +52,11 @@ class Repeated:
 
 
 Answer = list[Draft] | Repeated
+
+
+def altered(value: Any, **changes: Any) -> Any:
+    """A fact, decision or command with other fields: hot ones are NamedTuples, all others dataclasses."""
+    return value._replace(**changes) if hasattr(value, "_replace") else replace(value, **changes)
 
 
 def repeated(prior: Entry | None, key: str, fact: Any, occurred_us: int) -> Repeated | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from services.kernel.decider import Answer, Draft, Entry
+from services.kernel.decider import Answer, Draft, Entry, Presumed
 from services.kernel.refusals import Refusal
 from services.ledger import codec, sealed
 from services.ledger.domain import commands as c
@@ -63,7 +63,15 @@ class Ledger:
         return isinstance(command, c.ReleaseDue | c.ClosePeriod | c.SealBooks)
 
     def decide(self, state: Books, command: c.Command) -> Answer:
-        return decide(state, command)
+        """As the domain's. Raises Presumed instead of a refusal where orders are only presumed to be new: a recorded one has an answer."""
+        try:
+            return decide(state, command)
+        except Refusal:
+            if state.presumed:
+                raise Presumed from None
+            # The next ones may be refused as well.
+            state.presumed = None
+            raise
 
     def evolve(self, state: Books, entry: Entry) -> None:
         evolve(state, entry)
@@ -108,6 +116,8 @@ class Ledger:
         state.streams, state.balances, state.holds, state.apart = {}, {}, {}, {}
         state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
         state.seals = state.booked = None
+        # Nothing was there already, so the next batch presumes the same of its own.
+        state.presumed = set() if state.presumed is not None else None
         # Plans are kept apart, for all programs together.
         state.plans = []
         return held
@@ -144,8 +154,8 @@ class Loading:
 
     async def load(self, commands: Sequence[c.Command]) -> None:
         books = self._books
-        await self._load_streams({stream for command in commands for stream in await self._first_streams(command)})
         recorded = [command for command in commands if isinstance(command, c.RecordOrder)]
+        await self._load_first_streams(commands, {f"order/{command.fact.order_id}" for command in recorded})
         if any(isinstance(command, c.FormGroup | c.FailGroup) for command in commands):
             joined = [entry.fact.order_id for entries in books.streams.values() for entry in entries if isinstance(entry.fact, GroupJoined)]
             await self._load_streams({f"order/{order_id}" for order_id in joined})
@@ -191,11 +201,25 @@ class Loading:
 
     # ------------------------------------------------------------ what the commands name
 
+    async def _load_first_streams(self, commands: Sequence[c.Command], new: set[str]) -> None:
+        """The streams that commands name, `new` being those of orders to be recorded.
+
+        Where none of those was there in the batch before, they are presumed to be new again, and not looked for: an append finds it out if
+        one is there after all, because a stream has each version once.
+        """
+        books = self._books
+        others = {stream for command in commands for stream in await self._first_streams(command)}
+        if books.presumed is not None:
+            books.presumed = new - others
+            books.streams.update({stream: [] for stream in books.presumed})
+        await self._load_streams(others | new)
+        if books.presumed is None and new and not any(books.streams[stream] for stream in new):
+            books.presumed = set()
+
     async def _first_streams(self, command: c.Command) -> list[str]:
         match command:
             case c.RecordOrder():
-                group = [f"group/{command.fact.group_id}"] if command.fact.group_id else []
-                return [f"order/{command.fact.order_id}", *group]
+                return [f"group/{command.fact.group_id}"] if command.fact.group_id else []
             case c.CompleteOrder() | c.RefundOrder():
                 return [f"order/{command.fact.order_id}"]
             case c.ReleaseDue():

@@ -16,6 +16,9 @@ from services.runtime.stored import Kind, Reader, Reading, Stored, Writing, micr
 Fields = dict[str, Any]
 
 
+KINDS = {0: f.LineKind.GOODS} | {kind.value: kind for kind in f.LineKind}
+
+
 def _postings(postings: tuple[f.Posting, ...]) -> list[Any]:
     return [
         {"account": account, "member_id": member_id, "amount_minor": amount, "asset": asset}
@@ -24,7 +27,6 @@ def _postings(postings: tuple[f.Posting, ...]) -> list[Any]:
 
 
 ACCOUNTS = {account.value: account for account in f.Account}
-_KINDS = {kind.value: kind for kind in f.LineKind}
 # What a NamedTuple is made by, without the detour through its own __new__ in Python: reading an order makes dozens of them.
 _tuple = tuple.__new__
 
@@ -149,7 +151,7 @@ def lines_of(lines: "list[pb.OrderLine]") -> tuple[f.OrderLine, ...]:
                     x.quantity,
                     x.sku,
                     x.category,
-                    _KINDS[x.kind or f.LineKind.GOODS],
+                    KINDS[x.kind],
                     attributions_of(x.attributions),  # type: ignore[arg-type]  # a repeated field reads as a list
                 ),
             )

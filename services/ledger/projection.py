@@ -11,6 +11,7 @@ from services.kernel.decider import Entry
 from services.ledger.domain.books import (
     APART_ACCOUNTS,
     COMPANY_ACCOUNTS,
+    LAST_EARNED,
     Books,
     Standing,
     evidence_of,
@@ -20,7 +21,6 @@ from services.ledger.domain.books import (
     source_of,
     standing_after_change,
     standing_after_upgrade,
-    tier_changes,
 )
 from services.ledger.domain.facts import (
     Account,
@@ -39,7 +39,7 @@ from services.ledger.domain.facts import (
     RoleGranted,
     TierChangeKind,
 )
-from services.runtime.eventlog import Fold, array
+from services.runtime.eventlog import Fold, array, integers, texts
 from services.runtime.projecting import Folding, InlineView, Row
 
 MEMBERS = InlineView(
@@ -90,7 +90,7 @@ class LedgerChanges:
         sums: dict[str, int] = {}
         for account, holder, amount, asset in getattr(decision, "postings", ()):
             sums[asset] = sums.get(asset, 0) + amount
-            if account <= Account.DEBT:
+            if account <= LAST_EARNED:
                 continue
             if account in COMPANY_ACCOUNTS:
                 key = (asset, int(account))
@@ -134,7 +134,7 @@ class LedgerChanges:
                 self._ended[fact.grant_id] = min(fact.ended_us, self._ended.get(fact.grant_id, fact.ended_us))
             case PeriodClosed():
                 self._periods.append((fact.period_id, position))
-        for change in tier_changes(entry):
+        for change in getattr(decision, "tier_changes", ()):
             if change.kind is not TierChangeKind.FROZEN:
                 self._member(change.member_id, tier=change.tier, tier_position=rests_on(change, position))
             self._standings[change.member_id] = standing_after_change(change)
@@ -159,8 +159,8 @@ class LedgerChanges:
         if self._balances:
             positions, members, assets, changes = zip(*self._balances, strict=True)
             # An array of nothing but zeros need not travel.
-            deltas = [array(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
-            arguments = (array(positions), array(members), array(assets), *deltas)
+            deltas = [integers(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
+            arguments = (integers(positions), texts(members), texts(assets), *deltas)
             folds.append(Fold("ledger.fold_balances", arguments, ("bigint", "text", "text", *["bigint"] * 8)))
         if self._company:
             keys = self._company
@@ -196,7 +196,10 @@ class LedgerChanges:
             folds.append(Fold("ledger.fold_evidence", _columns(self._evidence, 6), ("text", "text", "bigint", "text", "text", "bigint")))
         counts = {key: amount for key, amount in self._counts.items() if amount}
         if counts:
-            folds.append(Fold("ledger.fold_counters", (*_columns(counts, 3), array(counts.values())), ("text", "text", "text", "bigint")))
+            columns = zip(*counts, strict=True)
+            folds.append(
+                Fold("ledger.fold_counters", (*map(texts, columns), integers(counts.values())), ("text", "text", "text", "bigint"))
+            )
         if self._periods:
             folds.append(Fold("ledger.fold_periods", _columns(self._periods, 2), ("text", "bigint")))
         if self._apart:

@@ -77,6 +77,11 @@ def timestamp(us: int) -> Timestamp:
     return Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1000)
 
 
+def moment_fields(us: int) -> dict[str, int]:
+    """The fields of the same time within another message."""
+    return {"seconds": us // 1_000_000, "nanos": us % 1_000_000 * 1000}
+
+
 def microseconds(moment: Timestamp) -> int:
     """A protobuf time in microseconds; what is finer must have been refused before."""
     return moment.seconds * 1_000_000 + moment.nanos // 1000

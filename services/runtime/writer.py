@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import structlog
@@ -99,8 +99,7 @@ class Participant(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a command: the entries that tell its fact, committed. `repeated`: they were there before."""
 
     program_id: str
@@ -354,7 +353,8 @@ class Writer:
                     entry = entry_of(stored, draft.fact, draft.decision) if other is participant else other.read(stored)
                     if other is participant:
                         entries.append(entry)
-                    changes[other.name].add(entry)
+                    if entry.fact is not None:
+                        changes[other.name].add(entry)
                     if other.name in states:
                         other.evolve(states[other.name], entry)
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))

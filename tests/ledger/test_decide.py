@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.kernel.decider import Draft, Entry, NotLoaded, Repeated
+from services.kernel.decider import Draft, Entry, NotLoaded, Repeated, altered
 from services.kernel.money import Rate
 from services.kernel.refusals import Malformed, PlanInvalid, Refusal
 from services.kernel.times import DAY_US
@@ -308,7 +308,7 @@ def test_the_same_fact_again_gives_the_first_entry(command: Any) -> None:
 
 @pytest.mark.parametrize("command", AGAIN, ids=lambda command: type(command).__name__)
 def test_the_same_id_at_another_time_is_refused_and_the_time_named(command: Any) -> None:
-    reason, metadata = refused(everything_once(), replace(command, occurred_us=command.occurred_us + 1))
+    reason, metadata = refused(everything_once(), altered(command, occurred_us=command.occurred_us + 1))
     assert (reason, metadata["field"]) == ("ID_REUSED", "occurred_at")
 
 

@@ -147,6 +147,8 @@ class Shop:
                     other.touch(command.member_id, command.referrer_id)
                 case f.RoleGranted():
                     other.grant(command.grant_id, command.member_id, command.role, command.scope, command.weight)
+                case c.RecordOrder():
+                    other.do(command)
                 case tuple():
                     other.upgrade(*command[1:])
                 case _:

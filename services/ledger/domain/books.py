@@ -149,7 +149,7 @@ COMPANY_ACCOUNTS = frozenset(
     {Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF, Account.CLEARING, Account.OPENING}
 )
 # The five accounts of what a member earns come first. A plain number: it is compared with every posting.
-_LAST_EARNED = int(Account.DEBT)
+LAST_EARNED = Account.DEBT.value
 # Members' accounts apart from what they earn.
 APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
 ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
@@ -166,20 +166,21 @@ def _moved(entry: Entry) -> dict[tuple[str, str], list[int]]:
     postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
     for account, member_id, amount, asset in postings:
-        if account <= _LAST_EARNED:
-            row = changes.get((member_id, asset))
+        if account <= LAST_EARNED:
+            key = (member_id, asset)
+            row = changes.get(key)
             if row is None:
-                row = changes[(member_id, asset)] = [0] * 8
+                row = changes[key] = [0, 0, 0, 0, 0, 0, 0, 0]
             row[account - 1] += amount
     fact = type(entry.fact)
-    accrues, reverses, adjusts = fact in ACCRUING, fact in REVERSING, fact in ADJUSTING
+    accruing, correcting = fact in ACCRUING, fact is PeriodCorrected
     for row in changes.values():
         net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if accrues or (fact is PeriodCorrected and net > 0):
+        if accruing or (correcting and net > 0):
             row[5] = net
-        elif reverses or fact is PeriodCorrected:
+        elif correcting or fact in REVERSING:
             row[6] = -net
-        elif adjusts:
+        elif fact in ADJUSTING:
             row[7] = net
     return changes
 
@@ -381,6 +382,8 @@ class Books:
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
     streams: dict[str, list[Entry]] = field(default_factory=dict)
+    # Where a partial state did not look for streams that are thought to be new: these, held as absent. None: it looked for all.
+    presumed: set[str] | None = None
     # By (member, asset).
     balances: dict[tuple[str, str], Balance] = field(default_factory=dict)
     # Deposits and margins: {(member, asset, account): balance}.
@@ -507,7 +510,10 @@ class Books:
 
     def plan_in_force(self, at_us: int) -> PlanVersion | None:
         """The newest published version in force at a time."""
-        return next((version for version in reversed(self.plans) if version.in_force(at_us)), None)
+        for version in reversed(self.plans):
+            if version.in_force(at_us):
+                return version
+        return None
 
     def plan_at(self, position: int) -> PlanVersion:
         found = next((version for version in self.plans if version.position == position), None)

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from services.kernel.decider import Draft, Entry
+from services.kernel.decider import Draft, Entry, altered
 from services.kernel.refusals import Refusal
 from services.kernel.times import EARLIEST_US
 from services.ledger.domain import commands as c
@@ -286,7 +286,7 @@ class Simulation:
         """Takes an entry into the shadow. Counters, once counted, are not looked at again."""
         evolve(self._shadow, entry)
         if getattr(entry.decision, "counts", ()):
-            self._shadow.streams[entry.stream][-1] = entry._replace(decision=entry.decision._replace(counts=()))
+            self._shadow.streams[entry.stream][-1] = entry._replace(decision=altered(entry.decision, counts=()))
 
     def _let_go(self, entry: Entry) -> None:
         """Forgets a stream that nothing comes back to."""
