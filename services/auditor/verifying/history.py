@@ -77,8 +77,20 @@ class History:
 def stored(entry: log_pb2.Entry) -> Stored:
     """As the codecs take it."""
     occurred_us, recorded_us = microseconds(entry.occurred_at), microseconds(entry.recorded_at)
-    numbers = (entry.program_id, entry.position, entry.stream, entry.stream_version, entry.type, None, occurred_us, recorded_us)
-    return Stored(*numbers, entry.actor, entry.fact, entry.decision, entry.hash)
+    return Stored(
+        entry.program_id,
+        entry.position,
+        entry.stream,
+        entry.stream_version,
+        entry.type,
+        None,
+        occurred_us,
+        recorded_us,
+        entry.actor,
+        entry.fact,
+        entry.decision,
+        entry.hash,
+    )
 
 
 class _Nothing(dict[Any, Any]):
