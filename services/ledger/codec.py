@@ -437,33 +437,32 @@ def _read_plan(fact: bytes, decision: bytes) -> tuple[f.PlanPublished, f.PlanDec
     return published, f.PlanDecision(decided.content_hash)
 
 
-def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDecision]:
-    told, decided = pb.OrderPaid.FromString(fact), pb.OrderPaidDecision.FromString(decision)
-    return (
-        f.OrderPaid(
-            told.order_id,
-            told.member_id,
-            told.currency,
-            lines_of(told.lines),  # type: ignore[arg-type]  # a repeated field reads as a list
-            attributions_of(told.attributions),  # type: ignore[arg-type]
-            told.group_id,
-            told.referrer_id,
-        ),
-        f.OrderPaidDecision(
-            decided.engine_version,
-            decided.plan_position,
-            _read_lock(decided),
-            _read_people(decided.people),  # type: ignore[arg-type]
-            _read_shares(decided.lines),  # type: ignore[arg-type]
-            read_postings(decided.postings),  # type: ignore[arg-type]
-            decided.period_id,
-            tuple(f.CapRoom(room.rule_index, room.payee, room.room_minor) for room in decided.rooms) if decided.rooms else (),
-            _read_counts(decided.counts),  # type: ignore[arg-type]
-            _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
-            decided.group_first,
-            _read_due(decided.due),  # type: ignore[arg-type]
-        ),
+def order_of(told: pb.OrderPaid) -> f.OrderPaid:
+    """An order as its message tells it."""
+    lines, attributions = lines_of(told.lines), attributions_of(told.attributions)  # type: ignore[arg-type]  # repeated fields read as lists
+    return f.OrderPaid(told.order_id, told.member_id, told.currency, lines, attributions, told.group_id, told.referrer_id)
+
+
+def decided_of(decided: pb.OrderPaidDecision) -> f.OrderPaidDecision:
+    """The decision on an order as its message tells it."""
+    return f.OrderPaidDecision(
+        decided.engine_version,
+        decided.plan_position,
+        _read_lock(decided),
+        _read_people(decided.people),  # type: ignore[arg-type]  # a repeated field reads as a list
+        _read_shares(decided.lines),  # type: ignore[arg-type]
+        read_postings(decided.postings),  # type: ignore[arg-type]
+        decided.period_id,
+        tuple(f.CapRoom(room.rule_index, room.payee, room.room_minor) for room in decided.rooms) if decided.rooms else (),
+        _read_counts(decided.counts),  # type: ignore[arg-type]
+        _read_tier_changes(decided.tier_changes),  # type: ignore[arg-type]
+        decided.group_first,
+        _read_due(decided.due),  # type: ignore[arg-type]
     )
+
+
+def _read_paid(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.OrderPaidDecision]:
+    return order_of(pb.OrderPaid.FromString(fact)), decided_of(pb.OrderPaidDecision.FromString(decision))
 
 
 def _read_due_decision(decision: bytes) -> f.OrderCompletedDecision:

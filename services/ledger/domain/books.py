@@ -152,37 +152,44 @@ COMPANY_ACCOUNTS = frozenset(
 LAST_EARNED = Account.DEBT.value
 # Members' accounts apart from what they earn.
 APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
-ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
-REVERSING = frozenset({OrderRefunded, OrderVoided})
-ADJUSTING = frozenset({AdjustmentPosted, BalanceOpened})
+# Where a fact's postings to a member add up gross: which figure of a Balance, and the sign. Of a correction the sum of them tells.
+ACCRUED, REVERSED, ADJUSTED = (5, 1), (6, -1), (7, 1)
+GROSS: dict[type, tuple[int, int]] = {
+    **dict.fromkeys((OrderPaid, TaskDone, PeriodClosed), ACCRUED),
+    **dict.fromkeys((OrderRefunded, OrderVoided), REVERSED),
+    **dict.fromkeys((AdjustmentPosted, BalanceOpened), ADJUSTED),
+}
+NOT_GROSS = (0, 0)
 
 
 def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     """What an entry changes for each (member, asset), gross figures included."""
-    return {key: Balance._make(row) for key, row in _moved(entry).items()}
-
-
-def _moved(entry: Entry) -> dict[tuple[str, str], list[int]]:
-    postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
+    _add_up(changes, entry, getattr(entry.decision, "postings", ()), complete=True)
+    return {key: Balance._make(row) for key, row in changes.items()}
+
+
+def _add_up(balances: dict[tuple[str, str], list[int]], entry: Entry, postings: Iterable[Posting], complete: bool) -> None:
+    """Adds an entry's postings to the figures of members; to those only that are there, unless these are complete."""
+    fact = type(entry.fact)
+    gross, sign = GROSS.get(fact, NOT_GROSS)
+    nets: dict[tuple[str, str], int] = {}
     for account, member_id, amount, asset in postings:
         if account <= LAST_EARNED:
             key = (member_id, asset)
-            row = changes.get(key)
-            if row is None:
-                row = changes[key] = [0, 0, 0, 0, 0, 0, 0, 0]
-            row[account - 1] += amount
-    fact = type(entry.fact)
-    accruing, correcting = fact in ACCRUING, fact is PeriodCorrected
-    for row in changes.values():
-        net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if accruing or (correcting and net > 0):
-            row[5] = net
-        elif correcting or fact in REVERSING:
-            row[6] = -net
-        elif fact in ADJUSTING:
-            row[7] = net
-    return changes
+            figures = balances.get(key)
+            if figures is None:
+                if not complete:
+                    continue
+                figures = balances[key] = [0, 0, 0, 0, 0, 0, 0, 0]
+            figures[account - 1] += amount
+            if gross:
+                figures[gross] += sign * amount
+            elif fact is PeriodCorrected:
+                nets[key] = nets.get(key, 0) + amount
+    for key, net in nets.items():
+        gross, sign = ACCRUED if net > 0 else REVERSED
+        balances[key][gross] += sign * net
 
 
 @dataclass(slots=True)
@@ -384,8 +391,8 @@ class Books:
     streams: dict[str, list[Entry]] = field(default_factory=dict)
     # Where a partial state did not look for streams that are thought to be new: these, held as absent. None: it looked for all.
     presumed: set[str] | None = None
-    # By (member, asset).
-    balances: dict[tuple[str, str], Balance] = field(default_factory=dict)
+    # By (member, asset): the figures of a Balance, which each entry adds to in place.
+    balances: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     # Deposits and margins: {(member, asset, account): balance}.
     apart: dict[tuple[str, str, Account], int] = field(default_factory=dict)
     holds: dict[str, HoldPlaced] = field(default_factory=dict)
@@ -425,7 +432,7 @@ class Books:
             if not self.complete:
                 raise NotLoaded(f"balance of {member_id} in {key[1]}")
             return NOTHING
-        return found
+        return Balance._make(found)
 
     def held_apart(self, member_id: str, asset: str, account: Account) -> int:
         key = (member_id, asset, account)
@@ -648,11 +655,9 @@ def evolve(books: Books, entry: Entry) -> None:
 
 
 def _move(books: Books, entry: Entry, postings: Iterable[Posting]) -> None:
-    complete, balances = books.complete, books.balances
-    if complete or balances:
-        for key, row in _moved(entry).items():
-            if complete or key in balances:
-                balances[key] = Balance._make(map(add, balances.get(key, NOTHING), row))
+    complete = books.complete
+    if complete or books.balances:
+        _add_up(books.balances, entry, postings, complete)
     for account, member_id, amount, asset in postings:
         if account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
             books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
