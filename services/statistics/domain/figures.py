@@ -131,15 +131,6 @@ def fold(figures: Figures, entry: Entry) -> None:
     match fact:
         case None:
             return
-        case PlanPublished():
-            figures.plans[position] = fact.rules
-        case Enrolled():
-            _change(figures, fact.member_id)
-        case Locked():
-            _lock(figures, fact, position, month_of(entry.occurred_us))
-        case Corrected():
-            _change(figures, fact.member_id, locked=True, referrer_id=fact.referrer_id)
-            _move(figures, fact.member_id, position, fact.referrer_id)
         case Paid():
             month = month_of(entry.occurred_us if fact.at_us is None else fact.at_us)
             source = Source(position, fact.buyer_id, month, fact.base_minor, fact.plan_position, fact.payees)
@@ -150,6 +141,15 @@ def fold(figures: Figures, entry: Entry) -> None:
             if fact.buyer_id:
                 _volume(figures, source, fact.base_minor, standing=1 if fact.base_minor else 0)
             _earn(figures, earned)
+        case PlanPublished():
+            figures.plans[position] = fact.rules
+        case Enrolled():
+            _change(figures, fact.member_id)
+        case Locked():
+            _lock(figures, fact, position, month_of(entry.occurred_us))
+        case Corrected():
+            _change(figures, fact.member_id, locked=True, referrer_id=fact.referrer_id)
+            _move(figures, fact.member_id, position, fact.referrer_id)
         case Changed():
             before = figures.sources.get(fact.source)
             if before is None:

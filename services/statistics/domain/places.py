@@ -50,13 +50,13 @@ def climb(histories: Mapping[str, History], placements: Iterable[Placement]) -> 
     volumes: list[dict[str, int]] = []
 
     def place(member_id: str, position: int) -> int:
+        latest = places.get(member_id)
+        if latest and latest[-1].since <= position < latest[-1].until:
+            return latest[-1].number  # as most are: they buy where they bought before
         steps: dict[str, tuple[int, int]] = {}
         current, found = member_id, None
         while current:
             known = places.get(current, [])
-            if known and known[-1].since <= position < known[-1].until:
-                found = known[-1]
-                break
             at = bisect_right(known, position, key=_position)
             if at and position < known[at - 1].until:
                 found = known[at - 1]
