@@ -81,18 +81,18 @@ class State:
 
     def fold(self, row: Stored) -> None:
         """Takes in one entry as it is recorded."""
-        self._evolve(row, ledger_codec.read_to_fold(row))
+        self._evolve(row, ledger_codec.read_to_fold(row), whole=False)
 
     def take(self, row: Stored, draft: Draft) -> None:
         """Takes in an entry that was just found to be what its draft says, without reading its bytes again."""
         if row.type in REFERRAL or row.type == PROGRAM:
-            self._evolve(row, ledger_codec.read(row))
+            self._evolve(row, ledger_codec.read(row), whole=True)
         else:
-            self._evolve(row, entry_of(row, draft.fact, draft.decision))
+            self._evolve(row, entry_of(row, draft.fact, draft.decision), whole=True)
 
-    def _evolve(self, row: Stored, entry: Entry) -> None:
+    def _evolve(self, row: Stored, entry: Entry, whole: bool) -> None:
         ledger_books.evolve(self.books, entry)
-        self.books.grew(entry)
+        self.books.grew(entry, whole)
         decision = entry.decision
         if row.type == "order.paid.v1" and decision.binding_locked is None and not decision.tier_changes:
             self.roster.position = row.position  # it means nothing to referral, and most orders are so

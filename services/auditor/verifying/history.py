@@ -22,7 +22,7 @@ from services.runtime.stored import Stored, microseconds
 
 # Entries read at a time.
 ROWS_READ = 250
-# Streams kept decoded. Most orders are asked for once or twice; groups and closed periods again and again.
+# Streams kept decoded. Most orders are asked for once or twice, some soon after they were paid; groups and closed periods again and again.
 STREAMS_KEPT = 2000
 
 
@@ -127,18 +127,24 @@ class BundleBooks(Books):
         found = self._kept.get(stream)
         if found is None:
             found = [ledger_codec.read(stored(entry)) for entry in self._history.stream(stream, self.position + 1)]
-            self._kept[stream] = found
-            if len(self._kept) > STREAMS_KEPT:
-                self._kept.popitem(last=False)
+            self._keep(stream, found)
         else:
             self._kept.move_to_end(stream)
         return found
 
-    def grew(self, entry: Entry) -> None:
-        """Keeps a stream that was looked at up to date. Every entry evolved must come through here once somebody may ask for streams."""
+    def grew(self, entry: Entry, whole: bool) -> None:
+        """Keeps a stream that was looked at, or has just begun, up to date. Every entry evolved must come through here once somebody may
+        ask for streams. `whole`: nothing of it was left out when it was read."""
         kept = self._kept.get(entry.stream)
         if kept is not None:
             kept.append(entry)
+        elif whole and entry.stream_version == 1:
+            self._keep(entry.stream, [entry])
+
+    def _keep(self, stream: str, entries: list[Entry]) -> None:
+        self._kept[stream] = entries
+        if len(self._kept) > STREAMS_KEPT:
+            self._kept.popitem(last=False)
 
 
 class BundleRoster(Roster):

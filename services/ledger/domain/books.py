@@ -292,7 +292,8 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
     for line_no, shares in getattr(decision, "lines", ()):
         entitled = order.entitled(line_no)
         for rule_index, payee, amount in shares:
-            entitled[(rule_index, payee)] = entitled.get((rule_index, payee), 0) + amount
+            slot = (rule_index, payee)
+            entitled[slot] = entitled.get(slot, 0) + amount
     for member_id, due_us, amount, asset in getattr(decision, "due", ()):
         key = (member_id, due_us, asset)
         order.due[key] = order.due.get(key, 0) + amount
