@@ -160,7 +160,7 @@ def _fold(
     for some in chunks(connection, program_id, last):
         for stored in some:
             chain.add(stored)
-        # One service after the other, each on what it has just used: from entry to entry it would take half as long again.
+        # One service after the other, each with what it has just used still at hand: by turns from entry to entry it takes a third longer.
         for service, stands, folding in zip(registered, standings, foldings, strict=True):
             _add(service.read, folding.add, some, stands, chain)
         progress(chain.position, last)

@@ -55,7 +55,7 @@ class History:
                 position += 1
 
     def rows(self, first: int, last: int) -> Iterator[Stored]:
-        """As `read`, as the codecs take them; some are read at a time, for by turns with other work it would take half as long again."""
+        """As `read`, as the codecs take them; some are read at a time, for by turns with other work it would take longer."""
         entries = self.read(first, last)
         while rows := [stored(entry) for entry in islice(entries, ROWS_READ)]:
             yield from rows
