@@ -37,6 +37,7 @@ from services.audit.signing import KeyFileInvalid, Keys
 from services.audit.transport import AuditTransport
 from services.followers import FOLLOWED, Following, follow, follower_of
 from services.ledger import application as ledger_application
+from services.ledger import codec as ledger_codec
 from services.ledger import projection as ledger_projection
 from services.ledger import transport as ledger_transport
 from services.ledger.application import Ledger
@@ -150,7 +151,7 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
 
     writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
     registered = (
-        Registered(ledger.read, ledger_projection.folding, ledger_projection.VIEWS),
+        Registered(ledger_codec.read_to_fold, ledger_projection.folding, ledger_projection.VIEWS),
         Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
         Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
         Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),

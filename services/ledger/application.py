@@ -13,7 +13,6 @@ from services.ledger.domain import commands as c
 from services.ledger.domain import counting
 from services.ledger.domain.books import (
     NOTHING,
-    Balance,
     Books,
     Evidence,
     Grant,
@@ -506,7 +505,7 @@ class Loading:
     async def _load_balances(self) -> None:
         books = self._books
         asked = sorted(self._balances)
-        books.balances.update(dict.fromkeys(asked, NOTHING))
+        books.balances.update((key, list(NOTHING)) for key in asked)
         cursor = await self._connection.execute(
             f"select m.member_id, m.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}"
             f" from unnest(%s::text[], %s::text[]) as m(member_id, asset)"
@@ -516,7 +515,7 @@ class Loading:
             [array(member_id for member_id, _ in asked), array(asset for _, asset in asked), self._program_id],
         )
         for member_id, asset, *held in await cursor.fetchall():
-            books.balances[(member_id, asset)] = Balance(*held)
+            books.balances[(member_id, asset)] = held
 
     async def _load_deposits(self, members: list[str]) -> None:
         books = self._books

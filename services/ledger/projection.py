@@ -23,6 +23,7 @@ from services.ledger.domain.books import (
     standing_after_upgrade,
 )
 from services.ledger.domain.facts import (
+    Account,
     BindingCorrected,
     BindingLock,
     HoldLifted,
@@ -218,39 +219,41 @@ def _fields(fact: RoleGranted) -> tuple[Any, ...]:
 def folding() -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
     books = Books(booked=None)
-    balances: dict[Row, Row] = {}
-    company: dict[Row, int] = {}
-    closed: dict[Row, Row] = {}
+    balances: list[Row] = []
+    company: dict[tuple[str, Account], int] = {}
+    closed: list[Row] = []
 
     def add(entry: Entry) -> None:
         evolve(books, entry)
         # Streams are for deciding; a replay of the whole log must not hold it in memory.
         books.streams.clear()
+        moved: dict[tuple[str, str], None] = {}
         for account, member_id, amount, asset in getattr(entry.decision, "postings", ()):
             if account in COMPANY_ACCOUNTS:
-                company[(asset, int(account))] = company.get((asset, int(account)), 0) + amount
+                company[asset, account] = company.get((asset, account), 0) + amount
             elif account not in APART_ACCOUNTS:
-                balances[(member_id, asset, entry.position)] = tuple(books.balance(member_id, asset))
+                moved[member_id, asset] = None
+        balances.extend([(*key, entry.position, *books.balances[key]) for key in moved])
         if isinstance(entry.fact, PeriodClosed):
-            closed[(entry.fact.period_id,)] = (entry.position,)
+            closed.append((entry.fact.period_id, entry.position))
 
-    def rows() -> dict[str, dict[Row, Row]]:
+    def rows() -> dict[str, Collection[Row]]:
         return {
-            MEMBERS.name: {(member_id,): tuple(member) for member_id, member in books.members.items() if member is not None},
+            MEMBERS.name: [(member_id, *member) for member_id, member in books.members.items() if member is not None],
             BALANCES.name: balances,
-            COMPANY.name: {key: (balance,) for key, balance in company.items()},
-            DUE.name: {key: (amount,) for key, amount in books.due.items()},
-            HOLDS.name: {(hold_id,): (hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()},
-            STANDINGS.name: {(member_id,): tuple(standing) for member_id, standing in books.standings.items()},
-            ROLES.name: {(grant.grant_id,): tuple(grant[1:]) for grants in books.roles.values() for grant in grants},
-            EVIDENCE.name: {
-                (order_id, one.member_id, one.position): (one.tier, one.previous_tier, one.previous_position)
+            COMPANY.name: [(*key, balance) for key, balance in company.items()],
+            DUE.name: [(*key, amount) for key, amount in books.due.items()],
+            HOLDS.name: [(hold_id, hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()],
+            STANDINGS.name: [(member_id, *standing) for member_id, standing in books.standings.items()],
+            ROLES.name: [grant for grants in books.roles.values() for grant in grants],
+            EVIDENCE.name: [
+                (order_id, one.member_id, one.position, one.tier, one.previous_tier, one.previous_position)
                 for order_id, resting in books.evidence.items()
                 for one in resting
-            },
-            COUNTERS.name: {tuple(key): (amount,) for key, amount in books.counters.items()},
+            ],
+            COUNTERS.name: [(*key, amount) for key, amount in books.counters.items()],
             PERIODS.name: closed,
-            APART.name: {(m, asset, int(account)): (held,) for (m, asset, account), held in books.apart.items()},
+            APART.name: [(*key, held) for key, held in books.apart.items()],
         }
 
     return Folding(VIEWS, add, rows)

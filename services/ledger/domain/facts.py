@@ -196,8 +196,7 @@ class OrderCompleted:
     order_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderCompletedDecision:
+class OrderCompletedDecision(NamedTuple):
     due: tuple[DueChange, ...]
 
 
@@ -208,8 +207,7 @@ class OrderRefunded:
     lines: tuple[RefundLine, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRefundedDecision:
+class OrderRefundedDecision(NamedTuple):
     engine_version: int
     lines: tuple[LineShares, ...]
     due: tuple[DueChange, ...]
@@ -241,8 +239,7 @@ class OrderReleased:
     order_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderReleasedDecision:
+class OrderReleasedDecision(NamedTuple):
     due: tuple[DueChange, ...]
     postings: tuple[Posting, ...]
 
@@ -339,8 +336,7 @@ class TaskDone:
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDoneDecision:
+class TaskDoneDecision(NamedTuple):
     engine_version: int
     plan_position: int
     people: tuple[Person, ...]
@@ -370,8 +366,7 @@ class PeriodFigures(NamedTuple):
     figures: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodClosedDecision:
+class PeriodClosedDecision(NamedTuple):
     engine_version: int
     plan_position: int
     starts_us: int
@@ -391,8 +386,7 @@ class PeriodCorrected:
     refund_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodCorrectedDecision:
+class PeriodCorrectedDecision(NamedTuple):
     volumes: tuple[PeriodFigures, ...]
     shares: tuple[Share, ...]
     due: tuple[DueChange, ...]

@@ -267,7 +267,7 @@ class Simulation:
         for draft in drafts:
             decision = draft.decision
             if isinstance(draft.fact, f.OrderRefunded):
-                decision = replace(decision, binding_released_member_id=entry.decision.binding_released_member_id)
+                decision = decision._replace(binding_released_member_id=entry.decision.binding_released_member_id)
             told = Entry(entry.position, draft.stream, 0, draft.occurred_us, entry.recorded_us, b"", draft.fact, _without_money(decision))
             source = self._shadow_source(draft)
             if source is not None:
@@ -392,8 +392,8 @@ def _without_money(decision: Any) -> Any:
     if isinstance(decision, f.OrderPaidDecision):
         return decision._replace(postings=())
     if isinstance(decision, f.OrderRefundedDecision | f.TaskDoneDecision | f.PeriodClosedDecision | f.PeriodCorrectedDecision):
-        return replace(decision, postings=(), due=())
-    return replace(decision, due=()) if isinstance(decision, f.OrderCompletedDecision) else decision
+        return decision._replace(postings=(), due=())
+    return decision._replace(due=()) if isinstance(decision, f.OrderCompletedDecision) else decision
 
 
 def _command(entry: Entry) -> c.Command:
