@@ -57,7 +57,7 @@ def settle_memory() -> None:
 
 
 def configure_logging(level: str, for_good: bool = False) -> None:
-    """One line per event on stderr: for people on a terminal, else JSON. `for_good`: loggers need not look again whether that has changed."""
+    """One line per event on stderr: for people on a terminal, else JSON. `for_good`: loggers look it up once."""
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
