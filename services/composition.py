@@ -3,20 +3,17 @@
 import asyncio
 import contextlib
 import errno
-import gc
 import json
-import logging
 import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import psycopg
@@ -30,17 +27,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
 
 from services.audit import projection as audit_projection
 from services.audit import signing
 from services.audit.checkpointing import Checkpointer, Policy
 from services.audit.domain.checkpoint import NoteMalformed
-from services.audit.projection import Tree
 from services.audit.publishing import Directory
 from services.audit.signing import KeyFileInvalid, Keys
 from services.audit.transport import AuditTransport
+from services.followers import FOLLOWED, Following, follow, follower_of
 from services.ledger import application as ledger_application
+from services.ledger import codec as ledger_codec
 from services.ledger import projection as ledger_projection
 from services.ledger import transport as ledger_transport
 from services.ledger.application import Ledger
@@ -54,16 +51,16 @@ from services.referral import transport as referral_transport
 from services.referral.application import Referral
 from services.referral.names import MasterKeyInvalid, MasterKeys
 from services.referral.transport import ReferralTransport
+from services.runtime.beside import FollowerProcess
 from services.runtime.embedded import EmbeddedPostgres
-from services.runtime.eventlog import Connection
-from services.runtime.following import Followed, Follower
+from services.runtime.following import Follower
 from services.runtime.migrations import MigrationChanged, migrate
+from services.runtime.process import configure_logging, connections, settle_memory
 from services.runtime.settings import Settings
 from services.runtime.watching import Watchers
 from services.runtime.writer import Writer
 from services.statistics import codec as statistics_codec
 from services.statistics import projection as statistics_projection
-from services.statistics.projection import Statistics
 from services.statistics.transport import StatisticsTransport
 
 log = structlog.get_logger()
@@ -76,9 +73,6 @@ LARGEST_MESSAGE = 64 * 1024 * 1024
 # What each service takes in bulk.
 FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
 MIGRATIONS = (ledger_application.SQL, referral_application.SQL, statistics_projection.SQL, audit_projection.SQL)
-# A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
-# the return of its database.
-RECONNECT_S = 5
 # A server that freezes, or is cut off, while it holds the head of a program keeps every other from appending to it for so long at most.
 # Deciding the largest batch takes less.
 HELD = "60s"
@@ -125,60 +119,24 @@ def database(settings: Settings) -> Iterator[str]:
         yield dsn
 
 
-def settle_memory() -> None:
-    """Tells Python's collector of cycles that a batch of orders is not garbage. For a process that does nothing but serve.
-
-    By its defaults it looks at all objects alive again whenever their number has grown by a quarter, which a batch of 500 orders does many
-    times over, and finds nothing: what a call leaves behind is freed by its reference counts. Cycles (errors with their tracebacks) are
-    still collected, after more of them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 @contextlib.asynccontextmanager
-async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str]:
+async def server(settings: Settings, dsn: str, listen: str, beside: bool = False) -> AsyncIterator[str]:
     """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish.
 
-    Raises CannotServe.
+    With `beside`, what follows the log does so in a process of its own. Raises CannotServe.
     """
     refuse_taken(listen)
     keys = checkpoint_keys(settings)
     master = master_keys(settings)
-    pool = AsyncConnectionPool(
-        patient_dsn(service_dsn(dsn)),
-        min_size=1,
-        max_size=settings.pool_size,
-        timeout=5,
-        reconnect_timeout=RECONNECT_S,
-        open=False,
-        kwargs={"autocommit": True},
-    )
-
-    @contextlib.asynccontextmanager
-    async def connect() -> AsyncIterator[Connection]:
-        try:
-            async with pool.connection() as connection:
-                try:
-                    yield connection
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    # Its server has become a standby; another connection may lead to the one that took over.
-                    await connection.close()
-                    raise
-        except psycopg.OperationalError:
-            # The server may have gone and come back: its other connections are as dead as this one.
-            with contextlib.suppress(psycopg.Error):
-                await pool.check()
-            raise
-
+    where = patient_dsn(service_dsn(dsn))
+    pool, connect = connections(where, settings.pool_size)
     watchers, ledger = Watchers(), Ledger()
-    # The process that offers the statistics follows the log for them, and so with the audit.
+    # The server that offers the statistics follows the log for them, and so with the audit.
     offers = {name for name in SERVICES if settings.service in (name, "all")}
-    follows: list[Followed] = [Statistics()] if "statistics" in offers else []
-    follows += [Tree()] if "audit" in offers else []
     holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-    follower = Follower(connect, follows, holder, settings.lease_s)
+    given = Following(where, tuple(offers & FOLLOWED.keys()), holder, settings.lease_s, settings.log_level)
+    follower: Follower | FollowerProcess
+    follower = FollowerProcess(connect, follow, (given,)) if beside and given.offers else follower_of(given, connect)
     directory = Directory(settings.checkpoint_dir) if settings.checkpoint_dir else None
     checkpointer = None
     if keys and keys.signing and "audit" in offers:
@@ -193,7 +151,7 @@ async def server(settings: Settings, dsn: str, listen: str) -> AsyncIterator[str
 
     writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
     registered = (
-        Registered(ledger.read, ledger_projection.folding, ledger_projection.VIEWS),
+        Registered(ledger_codec.read_to_fold, ledger_projection.folding, ledger_projection.VIEWS),
         Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
         Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
         Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),
@@ -354,7 +312,7 @@ def serve(settings: Settings) -> None:
 
     What cannot be served ends the process: one sentence on stderr, status 1.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, for_good=True)
     try:
         with database(settings) as dsn:
             asyncio.run(_serve(settings, dsn))
@@ -366,7 +324,7 @@ async def _serve(settings: Settings, dsn: str) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with server(settings, dsn, settings.listen) as address:
+    async with server(settings, dsn, settings.listen, beside=True) as address:
         with contextlib.ExitStack() as closing:
             if settings.dsn is None:
                 closing.enter_context(_announced(settings.data_dir / "server.json", address))
@@ -386,22 +344,3 @@ def _announced(path: Path, address: str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def configure_logging(level: str) -> None:
-    """One line per event on stderr: for people on a terminal, else JSON."""
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if sys.stderr.isatty():
-        # Plain tracebacks: the pretty ones print every local variable, and those hold what people told us.
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
-    else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

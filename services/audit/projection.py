@@ -59,10 +59,9 @@ def read(stored: Stored) -> Entry:
 
 def folding() -> Folding:
     """The whole tree in memory, about two nodes an entry."""
-    frontier, nodes = Frontier(), dict[Row, Row]()
+    frontier, nodes = Frontier(), list[Row]()
 
     def add(entry: Entry) -> None:
-        for node, value in append(frontier, entry.position, entry.hash):
-            nodes[tuple(node)] = (value,)
+        nodes.extend([(*node, value) for node, value in append(frontier, entry.position, entry.hash)])
 
     return Folding(VIEWS, add, lambda: {NODES.name: nodes})

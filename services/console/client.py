@@ -239,9 +239,10 @@ def _connect_at_home(data_dir: Path | None, closing: ExitStack) -> Connection:
             return connection
         connection.close()
     from services import composition
+    from services.runtime.process import configure_logging
 
     # The server is only a means here: of its log just what went wrong, and never on stdout.
-    composition.configure_logging("error")
+    configure_logging("error")
     return Connection(closing.enter_context(composition.start(settings)).address, at_home=True)
 
 

@@ -10,8 +10,10 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -234,10 +236,10 @@ class Summary:
 
 
 class Rejections:
-    """Writes rejected.csv, a row for every row that stayed out."""
+    """Writes rejected.csv, a row for every row that stayed out. Rows come from reading and from the server at the same time."""
 
     def __init__(self, path: Path, names: dict[Kind, str]) -> None:
-        self._names, self.rows = names, 0
+        self._names, self.rows, self._one = names, 0, Lock()
         self.counts = {kind: Count() for kind in Kind}
         try:
             self._file = path.open("w", newline="", encoding="utf-8")
@@ -247,9 +249,10 @@ class Rejections:
         self._csv.writerow(("file", "line", "id", "reason", "message"))
 
     def __call__(self, row: Rejected) -> None:
-        self.rows += 1
-        self.counts[row.kind].rejected.add(row.id or f"line {row.line}")
-        self._csv.writerow((self._names[row.kind], row.line, row.id, row.reason, row.message))
+        with self._one:
+            self.rows += 1
+            self.counts[row.kind].rejected.add(row.id or f"line {row.line}")
+            self._csv.writerow((self._names[row.kind], row.line, row.id, row.reason, row.message))
 
     def close(self) -> None:
         self._file.close()
@@ -286,7 +289,7 @@ def run(connection: Connection, job: Job, notice: Callable[[str], None], advance
     reject = Rejections(job.rejected, {table.kind: table.path.name for table, _ in tables} | {Kind.COMPLETION: "--complete-after"})
     total, done, refused = sum(found.rows for _, found in tables), 0, 0
     try:
-        for batch in batches(merged(tables, job.complete_after_days, reject)):
+        for batch in ahead(batches(merged(tables, job.complete_after_days, reject))):
             # An order that stayed out is not completed either.
             batch = [fact for fact in batch if fact.kind is not Kind.COMPLETION or fact.id not in reject.counts[Kind.ORDER].rejected]
             if batch:
@@ -298,20 +301,30 @@ def run(connection: Connection, job: Job, notice: Callable[[str], None], advance
     return Summary(reject.counts, reject.rows, total, time.monotonic() - started)
 
 
+def ahead(source: Iterator[T]) -> Iterator[T]:
+    """The same, each made in a thread of its own while the one before is in use."""
+    with ThreadPoolExecutor(1, "fenrun-reading") as thread:
+        upcoming = thread.submit(next, source, None)
+        while (found := upcoming.result()) is not None:
+            upcoming = thread.submit(next, source, None)
+            yield found
+
+
 def _count(reject: Rejections, batch: Sequence[Fact], answers: Sequence[Answer]) -> int:
     """Takes the answers into the counts; gives how many rows the server refused."""
-    before = reject.rows
+    refused = 0
     for fact, answer in zip(batch, answers, strict=True):
         count = reject.counts[fact.kind]
         count.sent += 1
         if answer.reason:
             for line in fact.lines or (0,):
                 reject(Rejected(fact.kind, line, fact.id, answer.reason, answer.message))
+                refused += 1
         elif answer.already:
             count.already_recorded += 1
         else:
             count.recorded += 1
-    return reject.rows - before
+    return refused
 
 
 def effective_from(document: str, at: str) -> str:

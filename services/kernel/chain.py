@@ -23,8 +23,8 @@ def entry_hash(
     decision: bytes,
 ) -> bytes:
     """SHA-256 of an entry, 32 bytes. `previous_hash` is the hash at `position - 1`, GENESIS at position 1."""
-    parts = [DOMAIN, previous_hash, _NUMBERS.pack(position, stream_version, occurred_us, recorded_us)]
-    for part in (program_id.encode(), stream.encode(), type_name.encode(), actor.encode(), fact, decision):
-        parts.append(_LENGTH.pack(len(part)))
-        parts.append(part)
+    program, of, name, who = program_id.encode(), stream.encode(), type_name.encode(), actor.encode()
+    numbers, pack = _NUMBERS.pack(position, stream_version, occurred_us, recorded_us), _LENGTH.pack
+    texts = (pack(len(program)), program, pack(len(of)), of, pack(len(name)), name, pack(len(who)), who)
+    parts = (DOMAIN, previous_hash, numbers, *texts, pack(len(fact)), fact, pack(len(decision)), decision)
     return sha256(b"".join(parts)).digest()

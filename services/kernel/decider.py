@@ -4,8 +4,8 @@
 recorded happened. Both use only their arguments.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, NamedTuple
 
 from services.kernel.refusals import IdReused
 from services.kernel.times import to_text
@@ -15,8 +15,7 @@ class NotLoaded(Exception):
     """The state holds only what the batch asked for, and not this. The writer ends the batch before this command and loads again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An entry about to be: everything but what the log itself gives (position, version, hash, time of recording)."""
 
     stream: str
@@ -27,8 +26,7 @@ class Draft:
     fact_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry as a service reads it: `fact` and `decision` are that service's own frozen dataclasses."""
 
     position: int
@@ -41,6 +39,10 @@ class Entry:
     decision: Any
 
 
+class Presumed(Exception):
+    """The answer hangs on something that a state presumed without having looked. The writer loads again, and looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repeated:
     """The command told a fact that is recorded already, with the same content. `more`: what else it drafted then."""
@@ -50,6 +52,11 @@ class Repeated:
 
 
 Answer = list[Draft] | Repeated
+
+
+def altered(value: Any, **changes: Any) -> Any:
+    """A fact, decision or command with other fields: hot ones are NamedTuples, all others dataclasses."""
+    return value._replace(**changes) if hasattr(value, "_replace") else replace(value, **changes)
 
 
 def repeated(prior: Entry | None, key: str, fact: Any, occurred_us: int) -> Repeated | None:

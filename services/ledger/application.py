@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
-from services.kernel.decider import Answer, Draft, Entry
+from psycopg import AsyncCursor
+
+from services.kernel.decider import Answer, Draft, Entry, Presumed
 from services.kernel.refusals import Refusal
 from services.ledger import codec, sealed
 from services.ledger.domain import commands as c
 from services.ledger.domain import counting
 from services.ledger.domain.books import (
     NOTHING,
-    Balance,
     Books,
     Evidence,
     Grant,
@@ -20,8 +21,8 @@ from services.ledger.domain.books import (
     Standing,
     evolve,
     fold_due,
-    fold_order,
     fold_period,
+    source_of,
     stream_of,
 )
 from services.ledger.domain.closing import climbs, governing, rule_counters
@@ -63,7 +64,15 @@ class Ledger:
         return isinstance(command, c.ReleaseDue | c.ClosePeriod | c.SealBooks)
 
     def decide(self, state: Books, command: c.Command) -> Answer:
-        return decide(state, command)
+        """As the domain's. Raises Presumed instead of a refusal where orders are only presumed to be new: a recorded one has an answer."""
+        try:
+            return decide(state, command)
+        except Refusal:
+            if state.presumed:
+                raise Presumed from None
+            # The next ones may be refused as well.
+            state.presumed = None
+            raise
 
     def evolve(self, state: Books, entry: Entry) -> None:
         evolve(state, entry)
@@ -105,9 +114,11 @@ class Ledger:
         held = len(state.members) + len(state.roles)
         if state.closing or held > MEMBERS_KEPT:
             return 0
-        state.streams, state.balances, state.holds, state.apart = {}, {}, {}, {}
+        state.streams, state.orders, state.balances, state.holds, state.apart = {}, {}, {}, {}, {}
         state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
         state.seals = state.booked = None
+        # Nothing was there already, so the next batch presumes the same of its own.
+        state.presumed = set() if state.presumed is not None else None
         # Plans are kept apart, for all programs together.
         state.plans = []
         return held
@@ -118,7 +129,7 @@ class Ledger:
         """The books as far as these commands look: streams first, then the people these name, then what is kept for those."""
         books = kept or Books(complete=False, currency=head.currency, position=head.position, closed_periods=None, seals=None, booked=None)
         # What other services' batches appended since may stand in it.
-        books.streams = {}
+        books.streams, books.orders = {}, {}
         books.plans = await self._plans_at(connection, head.program_id, head.plans)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
         for command in commands:
@@ -144,14 +155,15 @@ class Loading:
 
     async def load(self, commands: Sequence[c.Command]) -> None:
         books = self._books
-        await self._load_streams({stream for command in commands for stream in await self._first_streams(command)})
         recorded = [command for command in commands if isinstance(command, c.RecordOrder)]
+        await self._load_first_streams(commands, {f"order/{command.fact.order_id}" for command in recorded})
         if any(isinstance(command, c.FormGroup | c.FailGroup) for command in commands):
             joined = [entry.fact.order_id for entries in books.streams.values() for entry in entries if isinstance(entry.fact, GroupJoined)]
             await self._load_streams({f"order/{order_id}" for order_id in joined})
         reversing = any(isinstance(command, c.RefundOrder | c.FailGroup) for command in commands)
         new = {f"order/{command.fact.order_id}" for command in recorded}
-        followed = [order for stream, entries in books.streams.items() if stream not in new and (order := _order(entries))]
+        others = [stream for stream, entries in books.streams.items() if entries and stream.startswith("order/") and stream not in new]
+        followed = [order for stream in others if reversing and (order := books.order(source_of(stream)))]
         for command in commands:
             self._named(command)
         for entries in list(books.streams.values()):
@@ -191,11 +203,25 @@ class Loading:
 
     # ------------------------------------------------------------ what the commands name
 
+    async def _load_first_streams(self, commands: Sequence[c.Command], new: set[str]) -> None:
+        """The streams that commands name, `new` being those of orders to be recorded.
+
+        Where none of those was there in the batch before, they are presumed to be new again, and not looked for: an append finds it out if
+        one is there after all, because a stream has each version once.
+        """
+        books = self._books
+        others = {stream for command in commands for stream in await self._first_streams(command)}
+        if books.presumed is not None:
+            books.presumed = new - others
+            books.streams.update({stream: [] for stream in books.presumed})
+        await self._load_streams(others | new)
+        if books.presumed is None and new and not any(books.streams[stream] for stream in new):
+            books.presumed = set()
+
     async def _first_streams(self, command: c.Command) -> list[str]:
         match command:
             case c.RecordOrder():
-                group = [f"group/{command.fact.group_id}"] if command.fact.group_id else []
-                return [f"order/{command.fact.order_id}", *group]
+                return [f"group/{command.fact.group_id}"] if command.fact.group_id else []
             case c.CompleteOrder() | c.RefundOrder():
                 return [f"order/{command.fact.order_id}"]
             case c.ReleaseDue():
@@ -406,25 +432,26 @@ class Loading:
         books = self._books
         for member_id in members:
             books.members.setdefault(member_id, None)
-        above = ", ".join("m." + name for name in MEMBER_COLUMNS.split(", "))
-        start = f"select {MEMBER_COLUMNS}{{}} from ledger.members where program_id = %s and member_id = any(%s::text[])"
-        up = f"select {above}{{}} from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id"
-        if depth is None:
-            # Whoever stands above several is there once.
-            path = f"{start.format('')} union {up.format('')}"
+        if depth is not None:
+            statement: Any = "select * from ledger.paths(%s, %s::text[], %s)"
+            cursor = await self._connection.execute(statement, [self._program_id, array(members), depth])
         else:
-            path = f"{start.format(', 0 as depth')} union all {up.format(', p.depth + 1')} where p.depth < {int(depth)}"
-        cursor = await self._connection.execute(
-            f"with recursive path as ({path})"
-            f" select distinct {', '.join('p.' + name for name in MEMBER_COLUMNS.split(', '))},"
-            " s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
-            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
-            [self._program_id, array(members), self._program_id, self._program_id],
-        )
+            cursor = await self._whole_paths(members)
         for row in await cursor.fetchall():
             books.members[row[0]] = Member(*row[1:7])
             if row[7] is not None:
                 books.standings[row[0]] = Standing(*row[7:])
+
+    async def _whole_paths(self, members: Collection[str]) -> AsyncCursor[tuple[Any, ...]]:
+        """The same with everybody above them. Whoever stands above several is there once."""
+        return await self._connection.execute(
+            f"with recursive path as (select {MEMBER_COLUMNS} from ledger.members where program_id = %s and member_id = any(%s::text[])"
+            f" union select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}"
+            " from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id)"
+            " select p.*, s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
+            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
+            [self._program_id, array(members), self._program_id, self._program_id],
+        )
 
     async def _load_roles(self) -> None:
         books = self._books
@@ -478,7 +505,7 @@ class Loading:
     async def _load_balances(self) -> None:
         books = self._books
         asked = sorted(self._balances)
-        books.balances.update(dict.fromkeys(asked, NOTHING))
+        books.balances.update((key, list(NOTHING)) for key in asked)
         cursor = await self._connection.execute(
             f"select m.member_id, m.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}"
             f" from unnest(%s::text[], %s::text[]) as m(member_id, asset)"
@@ -488,7 +515,7 @@ class Loading:
             [array(member_id for member_id, _ in asked), array(asset for _, asset in asked), self._program_id],
         )
         for member_id, asset, *held in await cursor.fetchall():
-            books.balances[(member_id, asset)] = Balance(*held)
+            books.balances[(member_id, asset)] = held
 
     async def _load_deposits(self, members: list[str]) -> None:
         books = self._books
@@ -544,10 +571,6 @@ class Loading:
         await self._paths(members, None if climbing else 0)
         if plan.pays_at_once:
             self._balances.update((member_id, asset) for member_id in books.members for asset in (books.currency, *plan.points))
-
-
-def _order(entries: Sequence[Entry]) -> Order | None:
-    return fold_order(entries) if entries and isinstance(entries[0].fact, OrderPaid) else None
 
 
 async def orders_due(connection: Connection, program_id: str, as_of_us: int, limit: int) -> list[str]:

@@ -11,6 +11,7 @@ from services.kernel.decider import Entry
 from services.ledger.domain.books import (
     APART_ACCOUNTS,
     COMPANY_ACCOUNTS,
+    LAST_EARNED,
     Books,
     Standing,
     evidence_of,
@@ -20,7 +21,6 @@ from services.ledger.domain.books import (
     source_of,
     standing_after_change,
     standing_after_upgrade,
-    tier_changes,
 )
 from services.ledger.domain.facts import (
     Account,
@@ -39,7 +39,7 @@ from services.ledger.domain.facts import (
     RoleGranted,
     TierChangeKind,
 )
-from services.runtime.eventlog import Fold, array
+from services.runtime.eventlog import Fold, array, integers, texts
 from services.runtime.projecting import Folding, InlineView, Row
 
 MEMBERS = InlineView(
@@ -90,7 +90,7 @@ class LedgerChanges:
         sums: dict[str, int] = {}
         for account, holder, amount, asset in getattr(decision, "postings", ()):
             sums[asset] = sums.get(asset, 0) + amount
-            if account <= Account.DEBT:
+            if account <= LAST_EARNED:
                 continue
             if account in COMPANY_ACCOUNTS:
                 key = (asset, int(account))
@@ -134,7 +134,7 @@ class LedgerChanges:
                 self._ended[fact.grant_id] = min(fact.ended_us, self._ended.get(fact.grant_id, fact.ended_us))
             case PeriodClosed():
                 self._periods.append((fact.period_id, position))
-        for change in tier_changes(entry):
+        for change in getattr(decision, "tier_changes", ()):
             if change.kind is not TierChangeKind.FROZEN:
                 self._member(change.member_id, tier=change.tier, tier_position=rests_on(change, position))
             self._standings[change.member_id] = standing_after_change(change)
@@ -159,8 +159,8 @@ class LedgerChanges:
         if self._balances:
             positions, members, assets, changes = zip(*self._balances, strict=True)
             # An array of nothing but zeros need not travel.
-            deltas = [array(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
-            arguments = (array(positions), array(members), array(assets), *deltas)
+            deltas = [integers(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
+            arguments = (integers(positions), texts(members), texts(assets), *deltas)
             folds.append(Fold("ledger.fold_balances", arguments, ("bigint", "text", "text", *["bigint"] * 8)))
         if self._company:
             keys = self._company
@@ -196,7 +196,10 @@ class LedgerChanges:
             folds.append(Fold("ledger.fold_evidence", _columns(self._evidence, 6), ("text", "text", "bigint", "text", "text", "bigint")))
         counts = {key: amount for key, amount in self._counts.items() if amount}
         if counts:
-            folds.append(Fold("ledger.fold_counters", (*_columns(counts, 3), array(counts.values())), ("text", "text", "text", "bigint")))
+            columns = zip(*counts, strict=True)
+            folds.append(
+                Fold("ledger.fold_counters", (*map(texts, columns), integers(counts.values())), ("text", "text", "text", "bigint"))
+            )
         if self._periods:
             folds.append(Fold("ledger.fold_periods", _columns(self._periods, 2), ("text", "bigint")))
         if self._apart:
@@ -216,39 +219,41 @@ def _fields(fact: RoleGranted) -> tuple[Any, ...]:
 def folding() -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
     books = Books(booked=None)
-    balances: dict[Row, Row] = {}
-    company: dict[Row, int] = {}
-    closed: dict[Row, Row] = {}
+    balances: list[Row] = []
+    company: dict[tuple[str, Account], int] = {}
+    closed: list[Row] = []
 
     def add(entry: Entry) -> None:
         evolve(books, entry)
         # Streams are for deciding; a replay of the whole log must not hold it in memory.
         books.streams.clear()
+        moved: dict[tuple[str, str], None] = {}
         for account, member_id, amount, asset in getattr(entry.decision, "postings", ()):
             if account in COMPANY_ACCOUNTS:
-                company[(asset, int(account))] = company.get((asset, int(account)), 0) + amount
+                company[asset, account] = company.get((asset, account), 0) + amount
             elif account not in APART_ACCOUNTS:
-                balances[(member_id, asset, entry.position)] = tuple(books.balance(member_id, asset))
+                moved[member_id, asset] = None
+        balances.extend([(*key, entry.position, *books.balances[key]) for key in moved])
         if isinstance(entry.fact, PeriodClosed):
-            closed[(entry.fact.period_id,)] = (entry.position,)
+            closed.append((entry.fact.period_id, entry.position))
 
-    def rows() -> dict[str, dict[Row, Row]]:
+    def rows() -> dict[str, Collection[Row]]:
         return {
-            MEMBERS.name: {(member_id,): tuple(member) for member_id, member in books.members.items() if member is not None},
+            MEMBERS.name: [(member_id, *member) for member_id, member in books.members.items() if member is not None],
             BALANCES.name: balances,
-            COMPANY.name: {key: (balance,) for key, balance in company.items()},
-            DUE.name: {key: (amount,) for key, amount in books.due.items()},
-            HOLDS.name: {(hold_id,): (hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()},
-            STANDINGS.name: {(member_id,): tuple(standing) for member_id, standing in books.standings.items()},
-            ROLES.name: {(grant.grant_id,): tuple(grant[1:]) for grants in books.roles.values() for grant in grants},
-            EVIDENCE.name: {
-                (order_id, one.member_id, one.position): (one.tier, one.previous_tier, one.previous_position)
+            COMPANY.name: [(*key, balance) for key, balance in company.items()],
+            DUE.name: [(*key, amount) for key, amount in books.due.items()],
+            HOLDS.name: [(hold_id, hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()],
+            STANDINGS.name: [(member_id, *standing) for member_id, standing in books.standings.items()],
+            ROLES.name: [grant for grants in books.roles.values() for grant in grants],
+            EVIDENCE.name: [
+                (order_id, one.member_id, one.position, one.tier, one.previous_tier, one.previous_position)
                 for order_id, resting in books.evidence.items()
                 for one in resting
-            },
-            COUNTERS.name: {tuple(key): (amount,) for key, amount in books.counters.items()},
+            ],
+            COUNTERS.name: [(*key, amount) for key, amount in books.counters.items()],
             PERIODS.name: closed,
-            APART.name: {(m, asset, int(account)): (held,) for (m, asset, account), held in books.apart.items()},
+            APART.name: [(*key, held) for key, held in books.apart.items()],
         }
 
     return Folding(VIEWS, add, rows)

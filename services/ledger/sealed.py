@@ -38,9 +38,9 @@ async def booked(connection: Connection, head: Head, through_us: int) -> Booked:
     So a seal costs what was recorded of the time after it, not what was recorded before.
     """
     found = Booked()
-    found.add(through_us - 1, head.position, await _standing(connection, head.program_id))
+    found.add(through_us - 1, head.position, (await _standing(connection, head.program_id)).items())
     async for stored in _occurred(connection, head.program_id, 0, through_us, None):
-        found.add(through_us - 1, -1, {key: -amount for key, amount in _amounts(stored).items()})
+        found.add(through_us - 1, -1, [(key, -amount) for key, amount in _amounts(stored).items()])
     return found
 
 

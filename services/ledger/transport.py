@@ -83,12 +83,10 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     async def StreamOrders(self, request: pb.StreamOrdersRequest, context: Context) -> pb.StreamOrdersResponse:
         return pb.StreamOrdersResponse(results=await self._record(request.program_id, request.orders, actor(context)))
 
-    async def _record(self, program_id: str, orders: Iterable[pb.Order], who: str) -> list[pb.OrderResult]:
+    async def _record(self, program_id: str, orders: Iterable[pb.Order], who: str) -> list[Any]:
+        """The fields of an OrderResult for each."""
         answers = await self._each(program_id, orders, record_order, who)
-        return [
-            pb.OrderResult(error=status_of(answer)) if isinstance(answer, Refusal) else pb.OrderResult(recorded=recorded_order(answer))
-            for answer in answers
-        ]
+        return [{"error": status_of(answer)} if isinstance(answer, Refusal) else {"recorded": recorded_order(answer)} for answer in answers]
 
     async def _each(self, program_id: str, told: Iterable[Item], command_of: Callable[[Item], Any], who: str) -> list[Outcome | Refusal]:
         """Submits what is well formed, in order, and answers each for itself."""
@@ -302,7 +300,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         command = c.PostAdjustment(fact, moment("posted_at", request.posted_at))
         return pb.PostAdjustmentResponse(receipt=await self._receipt(request.program_id, command, context))
 
-    async def _receipt(self, program_id: str, command: c.Command, context: Context) -> type_pb2.Receipt:
+    async def _receipt(self, program_id: str, command: c.Command, context: Context) -> Any:
         outcome = await self._writer.submit(program_id, command, actor(context))
         return receipt(outcome, outcome.entries[0])
 
@@ -541,20 +539,14 @@ def _before(plans: Sequence[PlanVersion], plan: Plan) -> Sequence[PlanVersion]:
 def record_order(order: pb.Order, prefix: str = "") -> c.RecordOrder:
     if not prefix:
         validate(order)
-    for place, attributions in (("", order.attributions), *((f"lines[{n}].", line.attributions) for n, line in enumerate(order.lines))):
-        for number, one in enumerate(attributions):
+    lines = codec.lines_of(order.lines)  # type: ignore[arg-type]  # a repeated field reads as a list
+    attributions = codec.attributions_of(order.attributions)  # type: ignore[arg-type]
+    for place, named in (("", attributions), *((f"lines[{n}].", line.attributions) for n, line in enumerate(lines) if line.attributions)):
+        for number, one in enumerate(named):
             if bool(one.member_id) == bool(one.scope):
                 where = f"{prefix}{place}attributions[{number}]"
                 raise Malformed(where, f"{where} names either a member_id or a scope")
-    fact = f.OrderPaid(
-        order.order_id,
-        order.member_id,
-        order.currency,
-        codec.lines_of(order.lines),  # type: ignore[arg-type]  # a repeated field reads as a list
-        codec.attributions_of(order.attributions),  # type: ignore[arg-type]
-        order.group_id,
-        order.referrer_id,
-    )
+    fact = f.OrderPaid(order.order_id, order.member_id, order.currency, lines, attributions, order.group_id, order.referrer_id)
     return c.RecordOrder(fact, moment(f"{prefix}paid_at", order.paid_at))
 
 
@@ -607,19 +599,23 @@ def finding_message(finding: Finding) -> pb.PlanFinding:
     )
 
 
-def recorded_order(outcome: Outcome) -> pb.RecordedOrder:
+def recorded_order(outcome: Outcome) -> Any:
+    """The fields of a RecordedOrder."""
     entry = outcome.entries[0]
-    asset = entry.fact.currency
-    lock = entry.decision.binding_locked
-    left = {p.asset: p.amount_minor for p in entry.decision.postings if p.account is f.Account.BREAKAGE}
-    return pb.RecordedOrder(
-        receipt=receipt(outcome, entry),
-        earnings=_earnings([entry], 1),
-        breakage=type_pb2.Money(minor_units=left.pop(asset, 0), currency=asset),
-        binding_locked=log_pb2.BindingLocked(member_id=lock[0], referrer_id=lock[1], touch_position=lock[2]) if lock else None,
-        tier_changes=codec.tier_changes_of(entry.decision.tier_changes),
-        points_breakage=[type_pb2.Money(minor_units=amount, currency=points) for points, amount in left.items()],
-    )
+    asset, decision = entry.fact.currency, entry.decision
+    left = {name: amount for account, _, amount, name in decision.postings if account is f.Account.BREAKAGE}
+    fields = {
+        "receipt": receipt(outcome, entry),
+        "earnings": _earnings([entry], 1),
+        "breakage": {"minor_units": left.pop(asset, 0), "currency": asset},
+    }
+    if decision.binding_locked:
+        fields["binding_locked"] = decision.binding_locked._asdict()
+    if decision.tier_changes:
+        fields["tier_changes"] = codec.tier_changes_of(decision.tier_changes)
+    if left:
+        fields["points_breakage"] = [{"minor_units": amount, "currency": points} for points, amount in left.items()]
+    return fields
 
 
 def recorded_refund(outcome: Outcome) -> pb.RecordedRefund:
@@ -635,10 +631,11 @@ def recorded_refund(outcome: Outcome) -> pb.RecordedRefund:
 def _earnings(entries: Iterable[Entry], sign: int) -> list[Any]:
     """The fields of Earning: what the members' postings come to, each times `sign`."""
     sums: dict[tuple[str, str], int] = {}
-    for posting in (posting for entry in entries for posting in entry.decision.postings):
-        if posting.member_id:
-            key = (posting.member_id, posting.asset)
-            sums[key] = sums.get(key, 0) + posting.amount_minor
+    for entry in entries:
+        for _, member_id, amount, asset in entry.decision.postings:
+            if member_id:
+                key = (member_id, asset)
+                sums[key] = sums.get(key, 0) + amount
     return [
         {"member_id": member_id, "amount": {"minor_units": sign * amount, "currency": asset}}
         for (member_id, asset), amount in sums.items()

@@ -1,7 +1,7 @@
 """Stored names and bytes of what referral writes, and what it reads of the rest of the log. A name is chosen once and never reused."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from fenrun.log.v1 import log_pb2 as pb
 
@@ -147,10 +147,10 @@ def _tier_changes(changes: Iterable[pb.TierChange]) -> list[f.TierChanged]:
     return [f.TierChanged(change.member_id, f.TierChangeKind(change.kind), change.tier, change.tier_position) for change in changes]
 
 
-def _meant(first: f.OrderLocked | f.BindingReleased | None, changes: Iterable[pb.TierChange]) -> OrderFact:
-    changed = _tier_changes(changes)
-    if not changed:
+def _meant(first: f.OrderLocked | f.BindingReleased | None, changes: Collection[pb.TierChange]) -> OrderFact:
+    if not changes:
         return first
+    changed = _tier_changes(changes)
     return f.OrderMeant((*([first] if first else []), *changed))
 
 

@@ -1,5 +1,6 @@
 """Referral's inline views: what a batch changes in them (live), and the same tables folded in memory (verify, rebuild)."""
 
+from collections.abc import Collection
 from typing import Any
 
 from services.kernel.decider import Entry
@@ -132,22 +133,23 @@ class ReferralChanges:
 def folding() -> Folding:
     """Referral's views, folded in memory from the whole log by the domain's own `evolve`."""
     roster = Roster()
-    events: dict[Row, Row] = {}
+    events: list[Row] = []
 
     def add(entry: Entry) -> None:
+        if entry.fact is None:
+            return  # it means nothing to referral, as most orders do
         evolve(roster, entry)
         roster.facts.clear()
         roster.orders.clear()
-        events.update({(member_id, entry.position): () for member_id in concerned(entry)})
+        events.extend([(member_id, entry.position) for member_id in concerned(entry)])
 
-    def rows() -> dict[str, dict[Row, Row]]:
-        members = {(member_id,): tuple(member) for member_id, member in roster.members.items() if member is not None}
+    def rows() -> dict[str, Collection[Row]]:
         return {
-            MEMBERS.name: members,
+            MEMBERS.name: [(member_id, *member) for member_id, member in roster.members.items() if member is not None],
             BINDING_EVENTS.name: events,
-            ROLES.name: {(grant_id,): tuple(role) for grant_id, role in roster.roles.items()},
-            SEATS.name: {(member_id,): tuple(seat) for member_id, seat in roster.seats.items()},
-            FROZEN_TIERS.name: {(member_id,): (position,) for member_id, position in roster.frozen.items()},
+            ROLES.name: [(grant_id, *role) for grant_id, role in roster.roles.items()],
+            SEATS.name: [(member_id, *seat) for member_id, seat in roster.seats.items()],
+            FROZEN_TIERS.name: list(roster.frozen.items()),
         }
 
     return Folding(VIEWS, add, rows)

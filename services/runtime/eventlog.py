@@ -1,12 +1,14 @@
 """The event log in PostgreSQL: reading entries, and the one append that writes them and every inline view in one round trip."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+import struct
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, postgres, pq
+from psycopg.adapt import Dumper
 
 from services.kernel.chain import GENESIS, entry_hash
 from services.kernel.decider import Draft, Entry
@@ -65,9 +67,49 @@ class Changes(Protocol):
         ...
 
 
+class ByteaArray(NamedTuple):
+    """Values to send as a bytea[]; psycopg's own way of sending a list takes four times as long."""
+
+    values: Sequence[bytes]
+
+
+class _ByteaArrayDumper(Dumper):
+    format = pq.Format.BINARY
+    oid = postgres.types["bytea"].array_oid
+    _head = struct.Struct(">5i")
+    _length = struct.Struct(">i")
+
+    def dump(self, obj: ByteaArray) -> bytes:
+        """One dimension that begins at 1, without nulls."""
+        parts = [self._head.pack(1, 0, postgres.types["bytea"].oid, len(obj.values), 1)]
+        for value in obj.values:
+            parts.append(self._length.pack(len(value)))
+            parts.append(value)
+        return b"".join(parts)
+
+
+psycopg.adapters.register_dumper(ByteaArray, _ByteaArrayDumper)
+
+
 def array(values: Iterable[int | str | bool | None]) -> str:
     """A PostgreSQL array as a text literal: 1.8 times faster in whole appends than adapting a list value by value."""
     return "{" + ",".join([_element(value) for value in values]) + "}"
+
+
+def integers(values: Iterable[int]) -> str:
+    """The same for numbers only."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Collection[str]) -> str:
+    """The same for texts only."""
+    if not values:
+        return "{}"
+    joined = '","'.join(values)
+    # More marks than separators have: something is to be escaped.
+    if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
+        return array(values)
+    return '{"' + joined + '"}'
 
 
 def _element(value: int | str | bool | None) -> str:
@@ -261,6 +303,7 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
     Raises HeadMoved, and then wrote nothing, unless the log still ends with the very entry that was expected and no view was rebuilt.
     """
     calls, values, last = [], [], entries[-1]
+    _, _, streams, versions, types, fact_ids, occurred, recorded, actors, facts, decisions, hashes = zip(*entries, strict=True)
     for change in changes:
         for fold in change.folds():
             arguments = "".join(f", %s::{type_name}[]" for type_name in fold.types)
@@ -274,16 +317,14 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         expected.rebuilt,
         last.hash,
         last.recorded_us,
-        array([e.stream for e in entries]),
-        array([e.stream_version for e in entries]),
-        array([e.type for e in entries]),
-        array([e.fact_id or "" for e in entries]),
-        array([e.occurred_us for e in entries]),
-        array([e.recorded_us for e in entries]),
-        array([e.actor for e in entries]),
-        [e.fact for e in entries],
-        [e.decision for e in entries],
-        [e.hash for e in entries],
+        texts(streams),
+        integers(versions),
+        texts(types),
+        texts([fact_id or "" for fact_id in fact_ids]),
+        integers(occurred),
+        integers(recorded),
+        texts(actors),
+        *(ByteaArray(column) for column in (facts, decisions, hashes)),
     ]
     statement = (
         f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %s, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[],"

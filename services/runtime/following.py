@@ -19,7 +19,7 @@ away, or a table that is missing, is nobody's fault in the log: that is tried ag
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -35,7 +35,7 @@ from services.runtime.writer import DATABASE_LOST, Connect
 log = structlog.get_logger()
 
 # Entries folded in one transaction at most.
-BATCH = 500
+BATCH = 2000
 # ... and bytes of facts and decisions: a closed period may be one entry of tens of megabytes.
 BATCH_BYTES = 8 * 1024 * 1024
 # How often a follower looks for what nobody told it of, in seconds.
@@ -52,8 +52,8 @@ PATIENCE_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 LONGEST_ERROR = 500
 # How long the follower rests after a round that left nothing behind, unless somebody waits for a projection: where orders come one by one,
-# a batch for each of them costs the server more than they do.
-REST_S = 0.1
+# a batch for each of them costs more than they do; and where they come by the thousand, a row that many of them change is written once.
+REST_S = 0.25
 
 
 class Followed(Protocol):
@@ -102,21 +102,62 @@ async def reached(connection: Connection, projection: str, program_id: str) -> i
     return int(row[0]) if row else 0
 
 
-class Follower:
+class Awaiting:
+    """What waits for projections, whoever follows with them. Bound to one event loop."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._moved = Watchers()
+        self._closing = False
+
+    def hurry(self) -> None:
+        """Somebody waits for a projection."""
+
+    async def await_position(self, projection: str, program_id: str, position: int) -> None:
+        """Returns once the projection has come to a position, whoever follows it. Raises NotFreshEnough after PATIENCE_S."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        news = self._moved.join(program_id)
+        try:
+            while True:
+                news.clear()
+                async with self._connect() as connection:
+                    come_to = await reached(connection, projection, program_id)
+                left_s = until - loop.time()
+                if come_to >= position:
+                    return
+                if left_s <= 0 or self._closing:
+                    raise NotFreshEnough(position, come_to)
+                self.hurry()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
+        finally:
+            self._moved.leave(program_id, news)
+
+
+class Follower(Awaiting):
     """Follows every program with every projection, for as long as it runs. Bound to one event loop.
 
-    `holder` names this server in leases and must be no other's; a lease lasts `lease_s` seconds after the last batch.
+    `holder` names this server in leases and must be no other's; a lease lasts `lease_s` seconds after the last batch. `moved` is told of
+    every program in which a projection moved.
     """
 
-    def __init__(self, connect: Connect, projections: Sequence[Followed], holder: str, lease_s: float) -> None:
-        self._connect = connect
+    def __init__(
+        self,
+        connect: Connect,
+        projections: Sequence[Followed],
+        holder: str,
+        lease_s: float,
+        moved: Callable[[str], None] = lambda program_id: None,
+    ) -> None:
+        super().__init__(connect)
+        self._tell = moved
         self._projections = {projection.name: projection for projection in projections}
         self._holder = holder
         self._lease_s = lease_s
         self._news = asyncio.Event()
         # Somebody waits for a projection, or the server is stopping.
         self._hurry = asyncio.Event()
-        self._moved = Watchers()
         # Programs to look at in the next round, and those to look at with each poll until the time given.
         self._wanted: set[str] = set()
         self._lately: dict[str, float] = {}
@@ -127,7 +168,6 @@ class Follower:
         self._limits: dict[tuple[str, str], int] = {}
         self._swept_to = ""
         self._swept_at = float("-inf")
-        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- from outside
@@ -147,6 +187,9 @@ class Follower:
         if any(self._later.get((name, program_id), now) <= now for name in self._projections):
             self._news.set()
 
+    def hurry(self) -> None:
+        self._hurry.set()
+
     async def close(self, within_s: float) -> None:
         """Stops after the batches under way, but no later than this, and gives the leases back so that others need not wait for them."""
         self._closing = True
@@ -162,27 +205,6 @@ class Follower:
         with contextlib.suppress(*DATABASE_LOST):
             async with asyncio.timeout(within_s), self._connect() as connection:
                 await connection.execute("update fenrun.followed set held_until = '-infinity' where holder = %s", [self._holder])
-
-    async def await_position(self, projection: str, program_id: str, position: int) -> None:
-        """Returns once the projection has come to a position, whoever follows it. Raises NotFreshEnough after PATIENCE_S."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE_S
-        news = self._moved.join(program_id)
-        try:
-            while True:
-                news.clear()
-                async with self._connect() as connection:
-                    come_to = await reached(connection, projection, program_id)
-                left_s = until - loop.time()
-                if come_to >= position:
-                    return
-                if left_s <= 0 or self._closing:
-                    raise NotFreshEnough(position, come_to)
-                self._hurry.set()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
-        finally:
-            self._moved.leave(program_id, news)
 
     # ---------------------------------------------------------------- the rounds
 
@@ -287,6 +309,7 @@ class Follower:
             if self._limits[key] >= BATCH:
                 del self._limits[key]
         self._moved.appended(lag.program_id)
+        self._tell(lag.program_id)
         if folded:
             self._wanted.add(lag.program_id)
         return folded

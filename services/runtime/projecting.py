@@ -3,7 +3,7 @@
 Some views are folded in the transaction of every append (inline), the others after it (followed, runtime/following.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,12 @@ class FollowedView(View):
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """A service's views folded in memory, from position 1, without the code that folds them live: `rows()` is what each table must hold.
+    """A service's views folded in memory, from position 1, without the code that folds them live: `rows()` is what each table must hold,
+    its columns as the view names them.
 
     `add` of a followed projection changes nothing when it raises: the entry is left out then.
     """
 
     views: tuple[View, ...]
     add: Callable[[Entry], None]
-    rows: Callable[[], Mapping[str, Mapping[Row, Row]]]
+    rows: Callable[[], Mapping[str, Collection[Row]]]

@@ -34,10 +34,16 @@ def head_position(connection: Sync, program_id: str) -> int:
 def entries(
     connection: Sync, program_id: str, last: int, types: Sequence[str] | None = None, after: int = 0, occurred_us: int | None = None
 ) -> Iterator[Stored]:
-    """Every entry after a position and up to `last` (of some types only, or only what had happened by a time), in order, through a
-    server-side cursor so that memory does not grow with the log."""
-    with connection.cursor("replay") as cursor:
-        cursor.itersize = CHUNK
+    """Every entry after a position and up to `last` (of some types only, or only what had happened by a time), in order."""
+    for some in chunks(connection, program_id, last, types, after, occurred_us):
+        yield from some
+
+
+def chunks(
+    connection: Sync, program_id: str, last: int, types: Sequence[str] | None = None, after: int = 0, occurred_us: int | None = None
+) -> Iterator[list[Stored]]:
+    """As `entries`, some at a time, through a server-side cursor so that memory does not grow with the log."""
+    with connection.cursor("replay", binary=True) as cursor:
         only, values = "", list[object]()
         if types is not None:
             only, values = " and type = any(%s::text[])", [list(types)]
@@ -45,8 +51,8 @@ def entries(
             only, values = f"{only} and occurred_us <= %s", [*values, occurred_us]
         query = f"select {COLUMNS} from fenrun.entries where program_id = %s and position > %s and position <= %s{only} order by position"
         cursor.execute(query.encode(), [program_id, after, last, *values])
-        for row in cursor:
-            yield Stored(*row)
+        while rows := cursor.fetchmany(CHUNK):
+            yield list(map(Stored._make, rows))
 
 
 class Threads:

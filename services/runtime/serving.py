@@ -20,7 +20,7 @@ from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHe
 from services.kernel.times import EARLIEST_US, LATEST_US
 from services.runtime import tokens
 from services.runtime.eventlog import Connection, head
-from services.runtime.stored import microseconds, timestamp
+from services.runtime.stored import moment_fields
 from services.runtime.writer import DATABASE_LOST, Outcome, answer_to
 
 log = structlog.get_logger()
@@ -122,11 +122,12 @@ def _path(violation: protovalidate.Violation) -> str:
 
 def moment(field: str, value: Timestamp) -> int:
     """A time from a request in microseconds. Raises Malformed for what a microsecond or the calendar cannot hold."""
-    if value.nanos % 1000:
-        raise Malformed(field, f"{field} has {value.nanos} nanoseconds; times are taken to the microsecond")
-    if not EARLIEST_US <= value.seconds * 1_000_000 < LATEST_US or not 0 <= value.nanos < 1_000_000_000:
+    seconds, nanos = value.seconds, value.nanos
+    if nanos % 1000:
+        raise Malformed(field, f"{field} has {nanos} nanoseconds; times are taken to the microsecond")
+    if not EARLIEST_US <= seconds * 1_000_000 < LATEST_US or not 0 <= nanos < 1_000_000_000:
         raise Malformed(field, f"{field} is not between the years 1 and 8999")
-    return microseconds(value)
+    return seconds * 1_000_000 + nanos // 1000
 
 
 def status_of(refusal: Refusal) -> status_pb2.Status:
@@ -267,16 +268,16 @@ def actor(context: Context) -> str:
     return "anonymous"
 
 
-def receipt(outcome: Outcome, entry: Entry) -> type_pb2.Receipt:
-    """The receipt of one entry of an outcome."""
-    return type_pb2.Receipt(
-        program_id=outcome.program_id,
-        position=entry.position,
-        recorded_at=timestamp(entry.recorded_us),
-        entry_hash=entry.hash,
-        already_recorded=outcome.repeated,
-        consistency_token=tokens.make(outcome.program_id, entry.position),
-    )
+def receipt(outcome: Outcome, entry: Entry) -> Any:
+    """The fields of the fenrun.type.v1.Receipt of one entry of an outcome. Within another message they take half the time of one."""
+    return {
+        "program_id": outcome.program_id,
+        "position": entry.position,
+        "recorded_at": moment_fields(entry.recorded_us),
+        "entry_hash": entry.hash,
+        "already_recorded": outcome.repeated,
+        "consistency_token": tokens.make(outcome.program_id, entry.position),
+    }
 
 
 async def check_fresh(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> int:

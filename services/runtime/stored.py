@@ -61,11 +61,10 @@ class Reading:
         self._readers = readers
 
     def __call__(self, stored: Stored) -> Entry:
-        reader = self._readers.get(stored.type)
-        fact, decision = reader(stored.fact, stored.decision) if reader else (None, None)
-        return Entry(
-            stored.position, stored.stream, stored.stream_version, stored.occurred_us, stored.recorded_us, stored.hash, fact, decision
-        )
+        _, position, stream, version, kind, _, occurred_us, recorded_us, _, told, decided, own_hash = stored
+        reader = self._readers.get(kind)
+        fact, decision = reader(told, decided) if reader else (None, None)
+        return Entry(position, stream, version, occurred_us, recorded_us, own_hash, fact, decision)
 
 
 def entry_of(stored: Stored, fact: Any, decision: Any) -> Entry:
@@ -76,6 +75,11 @@ def entry_of(stored: Stored, fact: Any, decision: Any) -> Entry:
 def timestamp(us: int) -> Timestamp:
     """Microseconds since the epoch as a protobuf time."""
     return Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1000)
+
+
+def moment_fields(us: int) -> dict[str, int]:
+    """The fields of the same time within another message."""
+    return {"seconds": us // 1_000_000, "nanos": us % 1_000_000 * 1000}
 
 
 def microseconds(moment: Timestamp) -> int:

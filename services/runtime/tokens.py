@@ -6,10 +6,12 @@ import json
 
 from services.kernel.refusals import TokenInvalid
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def make(*parts: str | int) -> str:
     """A token of these parts, text that is safe in URLs."""
-    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_as_json(parts).encode()).decode().rstrip("=")
 
 
 def parts(token: str, field: str, kinds: tuple[type, ...]) -> tuple[str | int, ...]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import structlog
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 # Programs that are remembered, and members of all of them together; beyond it the program used longest ago goes. A member takes about half
 # a kilobyte.
 PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
+# Turns of the event loop that a call takes from the socket to the queue.
+TURNS = 3
 # For so many seconds after another process wrote to a program it is not remembered: that would be wrong as often as not.
 SHARED_S = 10.0
 
@@ -99,8 +101,7 @@ class Participant(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a command: the entries that tell its fact, committed. `repeated`: they were there before."""
 
     program_id: str
@@ -206,10 +207,20 @@ class Writer:
                             item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
                     if not isinstance(error, Exception):
                         raise
+                await self._gather(queue)
         finally:
             queue.task = None
             if not queue.waiting:
                 self._queues.pop(program_id, None)
+
+    async def _gather(self, queue: _Queue) -> None:
+        """Lets calls that have come in meanwhile get as far as the queue, as long as more of them do."""
+        while queue.waiting and len(queue.waiting) < self._batch_limit:
+            before = len(queue.waiting)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if len(queue.waiting) == before:
+                return
 
     async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""
@@ -354,7 +365,8 @@ class Writer:
                     entry = entry_of(stored, draft.fact, draft.decision) if other is participant else other.read(stored)
                     if other is participant:
                         entries.append(entry)
-                    changes[other.name].add(entry)
+                    if entry.fact is not None:
+                        changes[other.name].add(entry)
                     if other.name in states:
                         other.evolve(states[other.name], entry)
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))

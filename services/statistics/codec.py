@@ -1,7 +1,7 @@
 """What statistics reads of the log. It writes nothing. A type that is not listed here means nothing to it and is skipped."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from fenrun.log.v1 import log_pb2 as pb
 
@@ -32,13 +32,19 @@ def _corrected(fact: bytes, _: bytes) -> tuple[f.Corrected, None]:
     return f.Corrected(told.member_id, told.referrer_id), None
 
 
-def _shares(shares: Iterable[pb.Share]) -> tuple[f.Share, ...]:
-    return tuple([f.Share(share.rule_index, share.payee, share.amount_minor) for share in shares])
+# What a NamedTuple is made by, without the detour through its own __new__ in Python.
+_tuple = tuple.__new__
+
+# Repeated fields are read as [:], a list made in one go; to walk along one is half as fast again.
 
 
-def _of_lines(lines: Iterable[pb.LineShares]) -> tuple[f.Share, ...]:
+def _shares(shares: Sequence[pb.Share]) -> tuple[f.Share, ...]:
+    return tuple([_tuple(f.Share, (one.rule_index, one.payee, one.amount_minor)) for one in shares[:]])
+
+
+def _of_lines(lines: Sequence[pb.LineShares]) -> tuple[f.Share, ...]:
     """Line 0, the order or task as a whole, is one of them."""
-    return tuple([share for line in lines for share in _shares(line.shares)])
+    return tuple([_tuple(f.Share, (one.rule_index, one.payee, one.amount_minor)) for line in lines[:] for one in line.shares[:]])
 
 
 def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
@@ -46,10 +52,10 @@ def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
     paid = f.Paid(
         f"order/{told.order_id}",
         decided.plan_position,
-        tuple([person.member_id for person in decided.people]),
+        tuple([person.member_id for person in decided.people[:]]),
         _of_lines(decided.lines),
         told.member_id,
-        sum([line.base_minor for line in told.lines]),
+        sum([line.base_minor for line in told.lines[:]]),
         _lock(decided.binding_locked) if decided.HasField("binding_locked") else None,
     )
     return paid, None

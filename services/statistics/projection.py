@@ -11,7 +11,7 @@ measurements.
 Invites and cohorts are counted when they are asked for: they need no tree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +201,13 @@ def folding() -> Folding:
     def add(entry: Entry) -> None:
         fold(figures, entry)
 
-    def rows() -> dict[str, dict[Row, Row]]:
+    def rows() -> dict[str, Collection[Row]]:
         return {
-            MEMBERS.name: {(member_id,): tuple(member) for member_id, member in figures.members.items()},
-            BINDINGS.name: {(member_id, position): (referrer_id,) for member_id, position, referrer_id in figures.moves},
-            SOURCES.name: {(name,): tuple(source[:4]) for name, source in figures.sources.items()},
-            VOLUMES.name: {(month, member_id): tuple(volume) for (member_id, month), volume in figures.volumes().items()},
-            INCOME.name: {(one.asset, one.month, one.rule_id, one.member_id): (amount,) for one, amount in figures.income().items()},
+            MEMBERS.name: [(member_id, *member) for member_id, member in figures.members.items()],
+            BINDINGS.name: figures.moves,
+            SOURCES.name: [(name, *source[:4]) for name, source in figures.sources.items()],
+            VOLUMES.name: [(month, member_id, *volume) for (member_id, month), volume in figures.volumes().items()],
+            INCOME.name: [(one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items()],
         }
 
     return Folding(VIEWS, add, rows)

@@ -10,7 +10,7 @@ from fenrun.type.v1 import type_pb2
 from services.kernel.refusals import Malformed
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection
-from services.runtime.following import Follower, reached
+from services.runtime.following import Awaiting, reached
 from services.runtime.serving import Context, asked_for, page_size, unary
 from services.runtime.writer import Connect
 from services.statistics import views
@@ -18,7 +18,7 @@ from services.statistics.projection import NAME
 
 
 class StatisticsTransport(statistics_pb2_grpc.StatisticsServiceServicer):
-    def __init__(self, connect: Connect, follower: Follower) -> None:
+    def __init__(self, connect: Connect, follower: Awaiting) -> None:
         self._connect = connect
         self._follower = follower
 

@@ -87,7 +87,7 @@ def program(members: int, name: Callable[[int], str] = named) -> list[log_pb2.En
 def _month_ends(log: Log, random: Random, at: int, paid_out: int) -> int:
     """What is due is released, and those who have enough are paid."""
     log.tell(c.ReleaseDue(at, 1_000_000))
-    available = [(member_id, held.available) for (member_id, asset), held in log.books.balances.items() if asset == "CNY"]
+    available = [(member_id, held[1]) for (member_id, asset), held in log.books.balances.items() if asset == "CNY"]
     for member_id, amount in available:
         if amount >= LEAST_PAYOUT:
             paid_out += 1
@@ -109,7 +109,7 @@ def _by_hand(log: Log, joined: list[str], buyers: list[str], at: int) -> None:
         log.tell(c.PlaceHold(f.HoldPlaced(f"h{number}", member_id, "", "a dispute with the bank"), at))
         log.tell(c.RecordTask(f.TaskDone(f"t{number}", member_id, "share"), at))
     log.tell(c.LiftHold(f.HoldLifted("h0", "settled"), at + 1))
-    indebted = [(member_id, held.debt) for (member_id, asset), held in log.books.balances.items() if asset == "CNY" and held.debt]
+    indebted = [(member_id, held[4]) for (member_id, asset), held in log.books.balances.items() if asset == "CNY" and held[4]]
     for number, (member_id, debt) in enumerate(indebted[:3]):
         forgiven = f.AdjustmentPosted(
             f"w{number}", member_id, f.AdjustmentKind.WRITE_OFF, -debt // 2 or 1, "CNY", "left the shop", "ann", "bob"

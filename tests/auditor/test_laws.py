@@ -59,7 +59,7 @@ def test_a_story_that_holds_is_folded_to_balances_that_the_books_have() -> None:
     laws = checked(STORY)
     accounts = (pb.ACCOUNT_PENDING, pb.ACCOUNT_AVAILABLE, pb.ACCOUNT_RESERVED, pb.ACCOUNT_PAID, pb.ACCOUNT_DEBT)
     for (member_id, asset), balance in state.balances.items():
-        assert tuple(laws.balances.get((member_id, asset, account), 0) for account in accounts) == balance[:5]
+        assert tuple(laws.balances.get((member_id, asset, account), 0) for account in accounts) == tuple(balance[:5])
     assert laws.members == len(state.members)
 
 

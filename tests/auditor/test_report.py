@@ -26,6 +26,7 @@ from services.auditor.report.surveying import CannotReport, survey
 from services.auditor.verifying.laws import Laws
 from services.ledger import codec as ledger_codec
 from services.ledger.domain import books as ledger_books
+from services.ledger.domain.books import Balance
 from services.ledger.domain.facts import Account
 from services.referral import codec as referral_codec
 from services.referral.domain import roster as referral_roster
@@ -100,7 +101,7 @@ def check_against_the_domain(log: Sequence[log_pb2.Entry]) -> None:
         assert bool(members.frozen[number]) == (member_id in roster.frozen)
     assert figures.sums == dict.fromkeys(figures.sums, 0)
     for one in figures.flows:
-        gross = [held for (_, asset), held in books.balances.items() if asset == one.asset]
+        gross = [Balance(*held) for (_, asset), held in books.balances.items() if asset == one.asset]
         assert one.total.accrued == sum(held.accrued for held in gross)
         assert one.total.reversed == sum(held.reversed for held in gross)
         assert one.total.adjusted + one.total.written_off == sum(held.adjusted for held in gross)

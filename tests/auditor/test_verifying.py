@@ -84,8 +84,8 @@ def test_a_share_may_begin_anywhere_also_among_what_one_command_drafted(tmp_path
             state = deciding.State.empty(history)
             taken, _ = deciding.decide(state, 1, cut, history, lambda position: None)
             state = deciding.State.empty(history)
-            for entry in STORY[:cut]:
-                deciding.fold(state, entry)
+            for row in history.rows(1, cut):
+                deciding.fold(state, row)
             taken += deciding.decide(state, cut + 1, len(STORY), history, lambda position: None)[0]
             assert taken == len(STORY), cut
 

@@ -257,7 +257,7 @@ def main(version: str, *stories: str) -> None:
             entries = client.ops.ReadEntries(ops_pb2.ReadEntriesRequest(program_id="golden", page_size=1000)).entries
         with psycopg.connect(server.dsn) as connection:
             rows = {
-                view.name: sorted([*key, *rest] for key, rest in live_rows(connection, "golden", view))
+                view.name: sorted(list(row) for rows in live_rows(connection, "golden", view) for row in rows)
                 for view in (*LEDGER_VIEWS, *REFERRAL_VIEWS)
             }
             keys = connection.execute(

@@ -66,10 +66,10 @@ def test_an_old_history_folds_to_the_rows_it_had(history: Path) -> None:
         # The view of what is due has named the asset since; "" is the program's currency. Views that are not in the file came later.
         expected["ledger.due"] = [[*row[:3], "", *row[3:]] for row in expected["ledger.due"]]
     folded: dict[str, Any] = {}
-    for read, folding in ((ledger_codec.read, ledger_projection.folding()), (referral_codec.read, referral_projection.folding())):
+    for read, folding in ((ledger_codec.read_to_fold, ledger_projection.folding()), (referral_codec.read, referral_projection.folding())):
         for stored in stored_entries(history):
             folding.add(read(stored))
-        folded |= {name: sorted([*key, *rest] for key, rest in rows.items()) for name, rows in folding.rows().items()}
+        folded |= {name: sorted(map(list, rows)) for name, rows in folding.rows().items()}
     assert {name: folded[name] for name in expected} == expected
 
 

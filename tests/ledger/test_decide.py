@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.kernel.decider import Draft, Entry, NotLoaded, Repeated
+from services.kernel.decider import Draft, Entry, NotLoaded, Repeated, altered
 from services.kernel.money import Rate
 from services.kernel.refusals import Malformed, PlanInvalid, Refusal
 from services.kernel.times import DAY_US
@@ -110,7 +110,7 @@ def postings(drafts: list[Draft]) -> list[tuple[str, str, int]]:
 
 def test_an_order_pays_two_generations_and_says_so_at_once() -> None:
     """C buys 179.03 and 89.96: B earns 10 % of each line, A 5 %, each line rounded for itself."""
-    [draft] = Story().given(c.RecordOrder(replace(order("O0", "B", 0).fact), DAY_US)).when(order())
+    [draft] = Story().given(c.RecordOrder(order("O0", "B", 0).fact, DAY_US)).when(order())
     assert postings([draft]) == [("COMMISSION", "", -4035), ("PENDING", "B", 2690), ("PENDING", "A", 1345)]
     assert [shares for _, shares in draft.decision.lines] == [
         (f.Share(0, 2, 1790), f.Share(1, 3, 895)),
@@ -308,7 +308,7 @@ def test_the_same_fact_again_gives_the_first_entry(command: Any) -> None:
 
 @pytest.mark.parametrize("command", AGAIN, ids=lambda command: type(command).__name__)
 def test_the_same_id_at_another_time_is_refused_and_the_time_named(command: Any) -> None:
-    reason, metadata = refused(everything_once(), replace(command, occurred_us=command.occurred_us + 1))
+    reason, metadata = refused(everything_once(), altered(command, occurred_us=command.occurred_us + 1))
     assert (reason, metadata["field"]) == ("ID_REUSED", "occurred_at")
 
 

@@ -1,11 +1,14 @@
-"""What a server remembers from batch to batch: plans and sums, by the entries they come from; people and roles, as many as fit."""
+"""What a server remembers from batch to batch: plans and sums, by the entries they come from; people and roles, as many as fit; that orders
+are new."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+import grpc
 import psycopg
 import pytest
+from fenrun.ledger.v1 import ledger_pb2
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -34,7 +37,9 @@ from services.runtime import eventlog
 from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
 from services.runtime.migrations import migrate
+from services.runtime.stored import Stored
 from services.statistics.projection import Statistics
+from tests.given import Client, line, reason
 
 
 def published(tier: str, rule_id: str = "first") -> Draft:
@@ -129,3 +134,62 @@ def test_places_of_roles_take_room_as_members_do(monkeypatch: pytest.MonkeyPatch
     assert Ledger().keep(books) == 3
     books.roles["store", "S2"] = []
     assert Ledger().keep(books) == 0
+
+
+def test_an_order_that_was_thought_to_be_new_is_answered_with_its_first_receipt(client: Client) -> None:
+    """From the second batch on new orders are not looked for. One of them is there: alone, among others, and where it would be refused."""
+    client.publish()
+    client.enroll("mei")
+    client.enroll("bo", "mei")
+    client.open_group("g1", "bo")
+    joined = client.order("O1", "bo", line(1, 10_000), group="g1")
+    client.order("O2", "bo", line(1, 20_000))
+    client.order("O3", "bo", line(1, 30_000))
+    again = client.order("O1", "bo", line(1, 10_000), group="g1")
+    assert again.receipt.already_recorded and again.receipt.position == joined.receipt.position
+    client.form_group("g1")
+    client.order("O4", "bo", line(1, 40_000))
+    client.order("O5", "bo", line(1, 50_000))
+    # As a new order it would be refused, for its group is closed.
+    again = client.order("O1", "bo", line(1, 10_000), group="g1")
+    assert again.receipt.already_recorded and again.earnings == joined.earnings
+    client.order("O6", "bo", line(1, 60_000))
+    client.order("O7", "bo", line(1, 70_000))
+    orders = [
+        client.told_order(name, "bo", line(1, base)) for name, base in (("O8", 80_000), ("O7", 70_000), ("O9", 90_000), ("O9", 90_000))
+    ]
+    results = client.ledger.RecordOrders(ledger_pb2.RecordOrdersRequest(program_id=client.program_id, orders=orders)).results
+    assert [one.recorded.receipt.already_recorded for one in results] == [False, True, False, True]
+    with pytest.raises(grpc.RpcError) as caught:
+        client.order("O9", "bo", line(1, 90_001))
+    assert reason(caught.value)[1] == "ID_REUSED"
+    assert client.balance("mei")["pending"] == 45_000
+    assert client.differences() == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_new_orders_are_looked_for_after_a_batch_that_had_a_known_or_a_refused_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    looked: list[list[str]] = []
+
+    async def streams(connection: Connection, program_id: str, names: Sequence[str]) -> list[Stored]:
+        looked.append(sorted(names))
+        return await streams_of(connection, program_id, names)
+
+    streams_of = eventlog.streams
+    client.publish()
+    client.enroll("mei")
+    client.order("O1", "mei", line(1, 10_000))
+    monkeypatch.setattr(eventlog, "streams", streams)
+    client.order("O2", "mei", line(1, 10_000))
+    assert looked == []
+    if refused:
+        with pytest.raises(grpc.RpcError):
+            client.order("O3", "nobody", line(1, 10_000))
+    else:
+        client.order("O1", "mei", line(1, 10_000))
+    client.order("O4", "mei", line(1, 10_000))
+    client.order("O5", "mei", line(1, 10_000))
+    first = ["order/O3"] if refused else ["order/O1"]
+    assert looked == [first, ["order/O4"]]

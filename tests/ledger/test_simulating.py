@@ -13,7 +13,7 @@ from services.kernel.refusals import Refusal
 from services.kernel.times import DAY_US
 from services.ledger.domain import commands as c
 from services.ledger.domain import facts as f
-from services.ledger.domain.books import Books, evolve
+from services.ledger.domain.books import Balance, Books, evolve
 from services.ledger.domain.decide import decide
 from services.ledger.domain.plan import canonical, content_hash, parse
 from services.ledger.domain.simulating import CAUSES, DERIVED, RETURNING, Report, Row, Simulation, Total
@@ -147,6 +147,8 @@ class Shop:
                     other.touch(command.member_id, command.referrer_id)
                 case f.RoleGranted():
                     other.grant(command.grant_id, command.member_id, command.role, command.scope, command.weight)
+                case c.RecordOrder():
+                    other.do(command)
                 case tuple():
                     other.upgrade(*command[1:])
                 case _:
@@ -155,7 +157,7 @@ class Shop:
 
     def net(self) -> dict[tuple[str, str], int]:
         """{(member, asset): earned less what was taken back}, from the books' own gross figures."""
-        found = {key: balance.accrued - balance.reversed for key, balance in self.books.balances.items()}
+        found = {key: (held := Balance(*figures)).accrued - held.reversed for key, figures in self.books.balances.items()}
         return {key: amount for key, amount in found.items() if amount}
 
     def breakage(self, asset: str = "CNY") -> int:

@@ -42,8 +42,10 @@ def dsn(database: str) -> str:
     """The same, as if new."""
     with psycopg.connect(database) as connection:
         connection.execute("alter table fenrun.entries disable trigger user")
+        connection.execute("alter table fenrun.programs disable trigger user")
         connection.execute("truncate collected.entries, fenrun.followed, fenrun.quarantined, fenrun.entries, fenrun.programs")
         connection.execute("alter table fenrun.entries enable trigger user")
+        connection.execute("alter table fenrun.programs enable trigger user")
     return database
 
 

@@ -25,7 +25,7 @@ def told(*facts: Fact | tuple[Fact, int]) -> Figures:
     """The figures after these facts, at positions 1, 2, …; each on day 2, or on the day given."""
     figures = Figures()
     for position, one in enumerate(facts, start=1):
-        fact, on_day = one if isinstance(one, tuple) else (one, 2)
+        fact, on_day = (one, 2) if isinstance(one, Fact) else one
         fold(figures, entry(position, fact, on_day))
     return figures
 

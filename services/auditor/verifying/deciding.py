@@ -11,7 +11,7 @@ from typing import Any
 from fenrun.log.v1 import log_pb2
 
 from services.auditor.verifying.differing import shown, where
-from services.auditor.verifying.history import BundleBooks, BundleRoster, History, stored
+from services.auditor.verifying.history import ROWS_READ, BundleBooks, BundleRoster, History
 from services.auditor.verifying.report import Bad, Finding
 from services.kernel.decider import Draft, Entry, Repeated
 from services.kernel.refusals import Refusal
@@ -19,15 +19,16 @@ from services.ledger import codec as ledger_codec
 from services.ledger.domain import books as ledger_books
 from services.ledger.domain import commands
 from services.ledger.domain import decide as ledger_decide
-from services.ledger.domain.facts import BindingLock, OrderPaid, OrderPaidDecision
 from services.referral import codec as referral_codec
 from services.referral.domain import decide as referral_decide
 from services.referral.domain import facts as referral_facts
 from services.referral.domain import roster as referral_roster
-from services.runtime.stored import Stored, entry_of, microseconds
+from services.runtime.stored import Stored, entry_of
 
 CHECK = "decisions"
 Command = Callable[[Any, int], Any]
+# Entries, and what was drafted for each.
+Drafted = list[tuple[Stored, Draft]]
 
 # The command that told each fact. Releases find their facts themselves and are taken again source by source.
 LEDGER: dict[str, Command] = {
@@ -80,18 +81,18 @@ class State:
 
     def fold(self, row: Stored) -> None:
         """Takes in one entry as it is recorded."""
-        self._evolve(row, _plain_order(row) or ledger_codec.read(row))
+        self._evolve(row, ledger_codec.read_to_fold(row), whole=False)
 
     def take(self, row: Stored, draft: Draft) -> None:
         """Takes in an entry that was just found to be what its draft says, without reading its bytes again."""
         if row.type in REFERRAL or row.type == PROGRAM:
-            self._evolve(row, ledger_codec.read(row))
+            self._evolve(row, ledger_codec.read(row), whole=True)
         else:
-            self._evolve(row, entry_of(row, draft.fact, draft.decision))
+            self._evolve(row, entry_of(row, draft.fact, draft.decision), whole=True)
 
-    def _evolve(self, row: Stored, entry: Entry) -> None:
+    def _evolve(self, row: Stored, entry: Entry, whole: bool) -> None:
         ledger_books.evolve(self.books, entry)
-        self.books.grew(entry)
+        self.books.grew(entry, whole)
         decision = entry.decision
         if row.type == "order.paid.v1" and decision.binding_locked is None and not decision.tier_changes:
             self.roster.position = row.position  # it means nothing to referral, and most orders are so
@@ -101,31 +102,12 @@ class State:
             self.roster.position = row.position
 
 
-# What folding an order needs of its fact where no tier rests on it: that it is one.
-_SOME_ORDER = OrderPaid("", "", "", ())
-
-
-def _plain_order(row: Stored) -> Entry | None:
-    """An order as far as folding looks, without its lines, people and shares, which make up most of a log; None for any other entry."""
-    if row.type != "order.paid.v1":
-        return None
-    decided = log_pb2.OrderPaidDecision.FromString(row.decision)
-    if decided.counts or decided.tier_changes or decided.due:
-        return None
-    lock = None
-    if decided.HasField("binding_locked"):
-        fell = decided.binding_locked
-        lock = BindingLock(fell.member_id, fell.referrer_id, fell.touch_position)
-    postings = ledger_codec.read_postings(decided.postings)  # type: ignore[arg-type]  # a repeated field reads as a list
-    return entry_of(row, _SOME_ORDER, OrderPaidDecision(decided.engine_version, decided.plan_position, lock, (), (), postings))
-
-
-def fold(state: State, entry: log_pb2.Entry) -> None:
+def fold(state: State, row: Stored) -> None:
     """As `State.fold`. Raises Bad where the entry cannot be folded: its bytes or what it refers to make no sense."""
     try:
-        state.fold(stored(entry))
+        state.fold(row)
     except Exception as error:  # whatever forged bytes bring about is a finding, not a crash
-        raise Bad(_finding(entry, "the entry makes no sense after those before it", "an entry that folds", _told(error))) from error
+        raise Bad(_finding(row, "the entry makes no sense after those before it", "an entry that folds", _told(error))) from error
 
 
 def decide(state: State, first: int, last: int, history: History, progress: Callable[[int], None]) -> tuple[int, str]:
@@ -136,32 +118,43 @@ def decide(state: State, first: int, last: int, history: History, progress: Call
     What a command before `first` drafted is left to whoever checks that command; what the last one drafted is looked at beyond `last`.
     Raises Bad.
     """
+    # What was drafted again and is not compared yet: deciding and comparing by turns takes an eighth longer than one after the other.
+    drafted: Drafted = []
+    try:
+        answer = _decide(state, first, last, history, progress, drafted)
+    finally:
+        # Whatever is wrong with an entry, one before it that is not what was decided comes first.
+        _compare_all(drafted)
+    return answer
+
+
+def _decide(state: State, first: int, last: int, history: History, progress: Callable[[int], None], drafted: Drafted) -> tuple[int, str]:
     taken = 0
     expected: list[Draft] = []
-    head: log_pb2.Entry | None = None
-    for entry in history.read(first, history.entries):
-        row = stored(entry)
-        follows = entry.type in FOLLOWING
-        if not follows:
-            _nothing_missing(expected, entry, head)
-            if entry.position > last:
+    head: Stored | None = None
+    for row in history.rows(first, history.entries):
+        if row.type not in FOLLOWING:
+            _nothing_missing(expected, row, head)
+            if row.position > last:
                 return taken, ""
-            drafts = _drafts(state, entry, row)
-            draft, expected, head = drafts[0], drafts[1:], entry
+            drafts = _drafts(state, row)
+            draft, expected, head = drafts[0], drafts[1:], row
         elif head is None and first > 1:
-            fold(state, entry)
+            fold(state, row)
             continue
         elif not expected:
-            raise Bad(_finding(entry, f"{entry.type} stands without a command that brings it about", "another entry", entry.stream))
+            raise Bad(_finding(row, f"{row.type} stands without a command that brings it about", "another entry", row.stream))
         else:
             draft = expected.pop(0)
-        _compare(entry, row, draft)
+        drafted.append((row, draft))
         try:
             state.take(row, draft)
         except Exception as error:
-            raise Bad(_finding(entry, "the entry makes no sense after those before it", "an entry that folds", _told(error))) from error
+            raise Bad(_finding(row, "the entry makes no sense after those before it", "an entry that folds", _told(error))) from error
+        if len(drafted) == ROWS_READ:
+            _compare_all(drafted)
         taken += 1
-        progress(entry.position)
+        progress(row.position)
     if not expected:
         return taken, ""
     assert head is not None
@@ -169,80 +162,75 @@ def decide(state: State, first: int, last: int, history: History, progress: Call
     return taken, f"The bundle ends within a command: what {head.type} at {head.position} brings about goes on with {types} after the end."
 
 
-def _nothing_missing(expected: list[Draft], entry: log_pb2.Entry, head: log_pb2.Entry | None) -> None:
+def _nothing_missing(expected: list[Draft], row: Stored, head: Stored | None) -> None:
     if expected and head is not None:
         wanted = f"{_written(expected[0])[0]} of {expected[0].stream}"
         problem = f"what {head.type} at {head.position} brings about is missing"
-        raise Bad(_finding(entry, problem, wanted, f"{entry.type} of {entry.stream}"))
+        raise Bad(_finding(row, problem, wanted, f"{row.type} of {row.stream}"))
 
 
-def _drafts(state: State, entry: log_pb2.Entry, row: Stored) -> list[Draft]:
+def _drafts(state: State, row: Stored) -> list[Draft]:
     """What the command that told an entry's fact drafts now. Raises Bad."""
-    if entry.type == PROGRAM:
-        return [_opening(entry)]
-    if (entry.type not in LEDGER and entry.type not in REFERRAL and entry.type not in RELEASES) or entry.position == 1:
-        wanted = PROGRAM if entry.position == 1 else "a type that docs/log.md names"
-        raise Bad(_finding(entry, f"an entry of type {entry.type!r} cannot stand here", wanted, entry.type))
+    if row.type == PROGRAM:
+        return [_opening(row)]
+    if (row.type not in LEDGER and row.type not in REFERRAL and row.type not in RELEASES) or row.position == 1:
+        wanted = PROGRAM if row.position == 1 else "a type that docs/log.md names"
+        raise Bad(_finding(row, f"an entry of type {row.type!r} cannot stand here", wanted, row.type))
     try:
-        answer = _answer(state, entry, row)
+        answer = _answer(state, row)
     except Bad:
         raise
     except Refusal as refusal:
-        raise Bad(_finding(entry, "the engine refuses what is recorded", "a refusal", f"{refusal.reason}: {refusal}")) from refusal
+        raise Bad(_finding(row, "the engine refuses what is recorded", "a refusal", f"{refusal.reason}: {refusal}")) from refusal
     except Exception as error:  # as in fold
-        raise Bad(_finding(entry, "the decision cannot be taken again", "a decision", _told(error))) from error
+        raise Bad(_finding(row, "the decision cannot be taken again", "a decision", _told(error))) from error
     if isinstance(answer, Repeated):
         problem = "a fact counts once, and this one is recorded already"
-        raise Bad(_finding(entry, problem, f"only the entry at {answer.entry.position}", f"{entry.type} again"))
+        raise Bad(_finding(row, problem, f"only the entry at {answer.entry.position}", f"{row.type} again"))
     return answer
 
 
-def _answer(state: State, entry: log_pb2.Entry, row: Stored) -> list[Draft] | Repeated:
+def _answer(state: State, row: Stored) -> list[Draft] | Repeated:
+    state.books.fresh = row.stream if row.stream_version == 1 else ""
+    kind, occurred_us = row.type, row.occurred_us
+    if kind == "order.paid.v1":
+        # Most of a log: what `ledger_codec.read` gives, without a decision to read.
+        told = ledger_codec.order_of(log_pb2.OrderPaid.FromString(row.fact))
+        return ledger_decide.decide(state.books, commands.RecordOrder(told, occurred_us))
     # Of the decision the engine must know nothing: only the fact is read.
     row = row._replace(decision=b"")
-    state.books.fresh = row.stream if row.stream_version == 1 else ""
-    occurred_us = row.occurred_us
-    if entry.type in REFERRAL:
-        command = REFERRAL[entry.type](referral_codec.read(row).fact, occurred_us)
+    if kind in REFERRAL:
+        command = REFERRAL[kind](referral_codec.read(row).fact, occurred_us)
         return referral_decide.decide(state.roster, command)
-    if entry.type in RELEASES:
-        return _released(state, entry, occurred_us)
-    fact = _order_fact(row.fact) if entry.type == "order.paid.v1" else ledger_codec.read(row).fact
-    command = LEDGER[entry.type](fact, occurred_us)
+    if kind in RELEASES:
+        return _released(state, row)
+    command = LEDGER[kind](ledger_codec.read(row).fact, occurred_us)
     return ledger_decide.decide(state.books, command)
 
 
-def _order_fact(fact: bytes) -> OrderPaid:
-    """What `ledger_codec.read` gives, without a decision to read: orders are most of a log, and this is a tenth of their time."""
-    told = log_pb2.OrderPaid.FromString(fact)
-    lines = ledger_codec.lines_of(told.lines)  # type: ignore[arg-type]  # a repeated field reads as a list
-    attributions = ledger_codec.attributions_of(told.attributions) if told.attributions else ()  # type: ignore[arg-type]
-    return OrderPaid(told.order_id, told.member_id, told.currency, lines, attributions, told.group_id, told.referrer_id)
-
-
-def _released(state: State, entry: log_pb2.Entry, occurred_us: int) -> list[Draft]:
+def _released(state: State, row: Stored) -> list[Draft]:
     """One source's release. Which sources a release took first, and how many, is no decision about money; that nothing held went is."""
-    source = ledger_books.source_of(entry.stream)
+    source = ledger_books.source_of(row.stream)
     held = next((hold for hold in state.books.holds.values() if hold.order_id and hold.order_id == source), None)
     if held is not None:
-        raise Bad(_finding(entry, "a hold stops what is released", f"nothing while hold {held.hold_id!r} stands", entry.type))
+        raise Bad(_finding(row, "a hold stops what is released", f"nothing while hold {held.hold_id!r} stands", row.type))
     state.books.sources_due = [source]
     try:
-        drafts = ledger_decide.decide(state.books, commands.ReleaseDue(occurred_us, 1))
+        drafts = ledger_decide.decide(state.books, commands.ReleaseDue(row.occurred_us, 1))
     finally:
         state.books.sources_due = None
     assert isinstance(drafts, list)
     if not drafts or not drafts[0].decision.due:
-        raise Bad(_finding(entry, "nothing of this source is due", "no entry", entry.type))
+        raise Bad(_finding(row, "nothing of this source is due", "no entry", row.type))
     return drafts
 
 
-def _opening(entry: log_pb2.Entry) -> Draft:
+def _opening(row: Stored) -> Draft:
     """The program's own entry is told, not decided; it stands first and nowhere else."""
-    stream = f"program/{entry.program_id}"
-    if entry.position != 1 or entry.stream != stream or entry.decision:
-        raise Bad(_finding(entry, "a program is opened once, by the first entry", f"{stream} at position 1", f"{entry.stream}"))
-    return Draft(stream, ledger_codec.read(stored(entry)).fact, None, microseconds(entry.occurred_at))
+    stream = f"program/{row.program_id}"
+    if row.position != 1 or row.stream != stream or row.decision:
+        raise Bad(_finding(row, "a program is opened once, by the first entry", f"{stream} at position 1", f"{row.stream}"))
+    return Draft(stream, ledger_codec.read(row).fact, None, row.occurred_us)
 
 
 def _written(draft: Draft) -> tuple[str, bytes, bytes]:
@@ -252,32 +240,41 @@ def _written(draft: Draft) -> tuple[str, bytes, bytes]:
     return ledger_codec.write(draft)
 
 
-def _compare(entry: log_pb2.Entry, row: Stored, draft: Draft) -> None:
-    if entry.type == PROGRAM:
+def _compare_all(drafted: Drafted) -> None:
+    """Compares what was drafted with what is recorded, and forgets it. Raises Bad with the first that differs."""
+    for row, draft in drafted:
+        _compare(row, draft)
+    drafted.clear()
+
+
+def _compare(row: Stored, draft: Draft) -> None:
+    if row.type == PROGRAM:
         fact = log_pb2.ProgramCreated(currency=draft.fact.currency).SerializeToString(deterministic=True)
         written = (PROGRAM, fact, b"")
     else:
         written = _written(draft)
+    if (draft.stream, draft.occurred_us, *written) == (row.stream, row.occurred_us, row.type, row.fact, row.decision):
+        return
     told: tuple[tuple[str, object, object], ...] = (
-        ("stream", draft.stream, entry.stream),
-        ("type", written[0], entry.type),
+        ("stream", draft.stream, row.stream),
+        ("type", written[0], row.type),
         ("time it occurred", draft.occurred_us, row.occurred_us),
     )
     for name, wanted, there in told:
         if wanted != there:
-            raise Bad(_finding(entry, f"the {name} is not what the command gives", str(wanted), str(there)))
-    for what, bytes_wanted, bytes_there in (("fact", written[1], entry.fact), ("decision", written[2], entry.decision)):
+            raise Bad(_finding(row, f"the {name} is not what the command gives", str(wanted), str(there)))
+    for what, bytes_wanted, bytes_there in (("fact", written[1], row.fact), ("decision", written[2], row.decision)):
         if bytes_wanted != bytes_there:
-            place, expected, found = where(entry.type, what, bytes_wanted, bytes_there)
-            raise Bad(_finding(entry, f"{place} of {entry.stream} is not what the engine decides", expected, found))
+            place, expected, found = where(row.type, what, bytes_wanted, bytes_there)
+            raise Bad(_finding(row, f"{place} of {row.stream} is not what the engine decides", expected, found))
 
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {shown(str(error))}"
 
 
-def _finding(entry: log_pb2.Entry, problem: str, expected: str, found: str) -> Finding:
-    return Finding(CHECK, entry.position, problem, expected, found)
+def _finding(row: Stored, problem: str, expected: str, found: str) -> Finding:
+    return Finding(CHECK, row.position, problem, expected, found)
 
 
 def every_type() -> Iterable[str]:

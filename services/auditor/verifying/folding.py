@@ -110,9 +110,9 @@ def in_processes(history: History, processes: int, progress: Progress) -> Folded
             if last == history.entries:
                 break
             try:
-                for entry in history.read(first, last):
-                    deciding.fold(state, entry)
-                    if entry.position % SAY_EVERY == 0:
+                for row in history.rows(first, last):
+                    deciding.fold(state, row)
+                    if row.position % SAY_EVERY == 0:
                         children.poll()
             except Bad as bad:
                 finding = bad.finding

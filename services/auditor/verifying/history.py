@@ -4,6 +4,7 @@ import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from services.referral import codec as referral_codec
 from services.referral.domain.roster import Roster
 from services.runtime.stored import Stored, microseconds
 
-# Streams kept decoded. Most orders are asked for once or twice; groups and closed periods again and again.
+# Entries read at a time.
+ROWS_READ = 250
+# Streams kept decoded. Most orders are asked for once or twice, some soon after they were paid; groups and closed periods again and again.
 STREAMS_KEPT = 2000
 
 
@@ -51,6 +54,12 @@ class History:
                 yield parse(buffer[start:offset])
                 position += 1
 
+    def rows(self, first: int, last: int) -> Iterator[Stored]:
+        """As `read`, as the codecs take them; some are read at a time, for by turns with other work it would take longer."""
+        entries = self.read(first, last)
+        while rows := [stored(entry) for entry in islice(entries, ROWS_READ)]:
+            yield from rows
+
     def stream(self, stream: str, before: int) -> list[log_pb2.Entry]:
         """What stands in a stream before a position, oldest first."""
         found = (self.entry(position) for position in self._index.positions(stream_key(stream), before))
@@ -77,8 +86,20 @@ class History:
 def stored(entry: log_pb2.Entry) -> Stored:
     """As the codecs take it."""
     occurred_us, recorded_us = microseconds(entry.occurred_at), microseconds(entry.recorded_at)
-    numbers = (entry.program_id, entry.position, entry.stream, entry.stream_version, entry.type, None, occurred_us, recorded_us)
-    return Stored(*numbers, entry.actor, entry.fact, entry.decision, entry.hash)
+    return Stored(
+        entry.program_id,
+        entry.position,
+        entry.stream,
+        entry.stream_version,
+        entry.type,
+        None,
+        occurred_us,
+        recorded_us,
+        entry.actor,
+        entry.fact,
+        entry.decision,
+        entry.hash,
+    )
 
 
 class _Nothing(dict[Any, Any]):
@@ -106,18 +127,24 @@ class BundleBooks(Books):
         found = self._kept.get(stream)
         if found is None:
             found = [ledger_codec.read(stored(entry)) for entry in self._history.stream(stream, self.position + 1)]
-            self._kept[stream] = found
-            if len(self._kept) > STREAMS_KEPT:
-                self._kept.popitem(last=False)
+            self._keep(stream, found)
         else:
             self._kept.move_to_end(stream)
         return found
 
-    def grew(self, entry: Entry) -> None:
-        """Keeps a stream that was looked at up to date. Every entry evolved must come through here once somebody may ask for streams."""
+    def grew(self, entry: Entry, whole: bool) -> None:
+        """Keeps a stream that was looked at, or has just begun, up to date. Every entry evolved must come through here once somebody may
+        ask for streams. `whole`: nothing of it was left out when it was read."""
         kept = self._kept.get(entry.stream)
         if kept is not None:
             kept.append(entry)
+        elif whole and entry.stream_version == 1:
+            self._keep(entry.stream, [entry])
+
+    def _keep(self, stream: str, entries: list[Entry]) -> None:
+        self._kept[stream] = entries
+        if len(self._kept) > STREAMS_KEPT:
+            self._kept.popitem(last=False)
 
 
 class BundleRoster(Roster):

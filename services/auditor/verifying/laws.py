@@ -1,6 +1,6 @@
 """What must hold of the books whatever the engine decided: folded from the stored messages alone, with nothing of the domain's code."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,7 +34,11 @@ COMPANY = frozenset(
 )
 # Accounts of a member that are never below nothing, and the one never above (docs/accounts.md).
 NOT_NEGATIVE = frozenset({pb.ACCOUNT_PENDING, pb.ACCOUNT_AVAILABLE, pb.ACCOUNT_RESERVED, pb.ACCOUNT_PAID, pb.ACCOUNT_DEPOSIT})
+# Plain numbers: an enum's name is looked up anew wherever it is written.
+_DEBT = int(pb.ACCOUNT_DEBT)
 QUARTER_S = 900
+# A posting: account, member, amount, asset.
+Posted = tuple["pb.Account.ValueType", str, int, str]
 Streams = Callable[[str, int], list[pb.Entry]]
 
 
@@ -81,9 +85,12 @@ class Laws:
         check = self._checks.get(entry.type)
         if check is not None:
             check(entry, decision)
-        if decision is not None:
-            self._post(entry, decision.postings)
-        self._book(entry, decision.postings if decision is not None else ())
+        # A list made in one go: to walk along a repeated field is half as fast again.
+        postings = (
+            [(one.account, one.member_id, one.amount_minor, one.asset) for one in decision.postings[:]] if decision is not None else []
+        )
+        self._post(entry, postings)
+        self._book(entry, postings)
 
     def totals(self) -> dict[tuple[str, int], int]:
         """The trial balance: {(asset, account): sum over its holders}."""
@@ -94,12 +101,11 @@ class Laws:
 
     # ------------------------------------------------------------ balances
 
-    def _post(self, entry: pb.Entry, postings: Iterable[pb.Posting]) -> None:
+    def _post(self, entry: pb.Entry, postings: Sequence[Posted]) -> None:
         sums: dict[str, int] = {}
         touched = []
         balances = self.balances
-        for posting in postings:
-            account, member_id, amount, asset = posting.account, posting.member_id, posting.amount_minor, posting.asset
+        for account, member_id, amount, asset in postings:
             sums[asset] = sums.get(asset, 0) + amount
             key = (member_id, asset, account)
             balances[key] = balances.get(key, 0) + amount
@@ -113,21 +119,21 @@ class Laws:
         for key in touched:
             member_id, asset, account = key
             balance = balances[key]
-            if (account in NOT_NEGATIVE and balance < 0) or (account == pb.ACCOUNT_DEBT and balance > 0):
+            if balance and ((account in NOT_NEGATIVE and balance < 0) or (account == _DEBT and balance > 0)):
                 name = pb.Account.Name(account).removeprefix("ACCOUNT_").lower()
-                expected = "not above 0" if account == pb.ACCOUNT_DEBT else "not below 0"
+                expected = "not above 0" if account == _DEBT else "not below 0"
                 raise _bad("balances", entry, f"{name} of {member_id!r} in {asset}", expected, str(balance))
         self.postings += len(touched)
 
     # ------------------------------------------------------------ seals
 
-    def _book(self, entry: pb.Entry, postings: Iterable[pb.Posting]) -> None:
+    def _book(self, entry: pb.Entry, postings: Sequence[Posted]) -> None:
         """Books are sealed through a quarter of an hour, so no time need be kept any finer."""
         quarter = entry.occurred_at.seconds // QUARTER_S
-        count, sums = self._booked.get(quarter, (0, {}))
-        for posting in postings:
-            key = (posting.asset, posting.account)
-            sums[key] = sums.get(key, 0) + posting.amount_minor
+        count, sums = self._booked.get(quarter) or (0, {})
+        for account, _, amount, asset in postings:
+            key = (asset, account)
+            sums[key] = sums.get(key, 0) + amount
         self._booked[quarter] = (count + 1, sums)
 
     def _sealed(self, entry: pb.Entry, _: Any) -> None:
@@ -223,11 +229,11 @@ class Laws:
     def _paid(self, entry: pb.Entry, decision: pb.OrderPaidDecision) -> None:
         fact = pb.OrderPaid.FromString(entry.fact)
         self._lock(entry, fact.member_id, decision)
-        for line in fact.lines:
+        for line in fact.lines[:]:
             if line.base_minor < 0 or line.quantity < 1:
                 found = f"line {line.line_no}: {line.quantity} for {line.base_minor}"
                 raise _bad("refunds", entry, "an order sells something", "a quantity above 0 and a base not below 0", found)
-        path = [person.member_id for person in decision.people if not person.role]
+        path = [person.member_id for person in decision.people[:] if not person.role]
         if path[:1] != [fact.member_id]:
             raise _bad("locks", entry, "who earns is found from the buyer up", fact.member_id, path[0] if path else "nobody")
         for below, above in pairwise(path):

@@ -49,12 +49,13 @@ def micros(moment: Timestamp) -> int:
 
 def hash_of(entry: log_pb2.Entry) -> bytes:
     """The hash that an entry must have, over all it says (docs/log.md, "The hash of an entry")."""
-    pack = _LENGTH.pack
     numbers = _NUMBERS.pack(entry.position, entry.stream_version, micros(entry.occurred_at), micros(entry.recorded_at))
     parts = [b"fenrun.entry.v1\x00", entry.previous_hash, numbers]
-    texts = (entry.program_id, entry.stream, entry.type, entry.actor)
-    for part in (*(text.encode() for text in texts), entry.fact, entry.decision):
-        parts += (pack(len(part)), part)
+    texts = (entry.program_id.encode(), entry.stream.encode(), entry.type.encode(), entry.actor.encode())
+    pack = _LENGTH.pack
+    for part in (*texts, entry.fact, entry.decision):
+        parts.append(pack(len(part)))
+        parts.append(part)
     return sha256(b"".join(parts)).digest()
 
 
@@ -153,8 +154,11 @@ def _check(entry: log_pb2.Entry, raw: bytes, position: int, program_id: str, bef
         raise Bad(
             _finding(position, "a stream has no such version before this position", f"1 to {position}", f"version {entry.stream_version}")
         )
-    for name in ("occurred_at", "recorded_at"):
-        _check_time(entry, name, position)
+    for name, there, moment in (
+        ("occurred_at", entry.HasField("occurred_at"), entry.occurred_at),
+        ("recorded_at", entry.HasField("recorded_at"), entry.recorded_at),
+    ):
+        _check_time(name, there, moment, position)
     computed = hash_of(entry)
     if entry.hash != computed:
         raise Bad(_finding(position, "the hash is not that of the entry", computed.hex(), entry.hash.hex()))
@@ -166,14 +170,14 @@ def _check(entry: log_pb2.Entry, raw: bytes, position: int, program_id: str, bef
         raise Bad(_finding(position, "the entry says more than its hash covers", "its deterministic serialization", "other bytes"))
 
 
-def _check_time(entry: log_pb2.Entry, name: str, position: int) -> None:
+def _check_time(name: str, there: bool, moment: Timestamp, position: int) -> None:
     """The hash covers microseconds: of the ways to write them as seconds and nanos only one is right. Raises Bad."""
-    moment = getattr(entry, name)
-    if not entry.HasField(name) or moment.nanos % 1000 or not 0 <= moment.nanos < 1_000_000_000:  # type: ignore[arg-type]  # one of two
+    seconds, nanos = moment.seconds, moment.nanos
+    if not there or nanos % 1000 or not 0 <= nanos < 1_000_000_000:
         expected = "seconds, and nanos from 0 to 999,999,000 in whole microseconds"
-        raise Bad(_finding(position, f"{name} is not written as the hash covers it", expected, f"{moment.seconds} s, {moment.nanos} ns"))
-    if not EARLIEST_S <= moment.seconds <= LATEST_S:
-        raise Bad(_finding(position, f"{name} is no time of the calendar", "the years 1 to 9999", f"{moment.seconds} s"))
+        raise Bad(_finding(position, f"{name} is not written as the hash covers it", expected, f"{seconds} s, {nanos} ns"))
+    if not EARLIEST_S <= seconds <= LATEST_S:
+        raise Bad(_finding(position, f"{name} is no time of the calendar", "the years 1 to 9999", f"{seconds} s"))
 
 
 def link(position: int, before: bytes, previous: bytes, before_us: int, recorded_us: int) -> None:

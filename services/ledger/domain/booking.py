@@ -3,7 +3,7 @@
 A pure function of the log: which seals stand before an entry, and when it occurred. Nothing of it is stored with the entry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from services.kernel.decider import Entry
@@ -46,11 +46,14 @@ class Booked:
         # {quarters since 1970: [entries, {(asset, account): amount}]}
         self._quarters: dict[int, tuple[int, dict[tuple[str, Account], int]]] = {}
 
-    def add(self, occurred_us: int, entries: int, amounts: dict[tuple[str, Account], int]) -> None:
-        """Takes in entries of one time. That some of them may be late changes nothing here: it is before the next seal either way."""
+    def add(self, occurred_us: int, entries: int, amounts: Iterable[tuple[tuple[str, Account], int]]) -> None:
+        """Takes in entries of one time, and how they moved each (asset, account).
+
+        That some of them may be late changes nothing here: it is before the next seal either way.
+        """
         quarter = occurred_us // QUARTER_US
-        count, totals = self._quarters.get(quarter, (0, {}))
-        for key, amount in amounts.items():
+        count, totals = self._quarters.get(quarter) or (0, {})
+        for key, amount in amounts:
             totals[key] = totals.get(key, 0) + amount
         self._quarters[quarter] = (count + entries, totals)
 
@@ -64,11 +67,3 @@ class Booked:
                 for key, amount in totals.items():
                     sums[key] = sums.get(key, 0) + amount
         return entries, sums
-
-
-def amounts_of(entry: Entry) -> dict[tuple[str, Account], int]:
-    """How an entry moves each account, all members together: {(asset, account): amount}."""
-    sums: dict[tuple[str, Account], int] = {}
-    for account, _, amount, asset in getattr(entry.decision, "postings", ()):
-        sums[(asset, account)] = sums.get((asset, account), 0) + amount
-    return sums

@@ -7,11 +7,12 @@ which keys it holds, absent ones included, and raises NotLoaded for any other, s
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from operator import add
 from typing import NamedTuple
 
 from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
-from services.ledger.domain.booking import Booked, Seal, amounts_of, seal_of
+from services.ledger.domain.booking import Booked, Seal, seal_of
 from services.ledger.domain.counting import Key, Window
 from services.ledger.domain.facts import (
     Account,
@@ -126,7 +127,7 @@ class Balance(NamedTuple):
     def __add__(self, other: object) -> "Balance":
         if not isinstance(other, Balance):
             return NotImplemented
-        return Balance(*map(sum, zip(self, other, strict=True)))
+        return Balance._make(map(add, self, other))
 
 
 NOTHING = Balance()
@@ -147,34 +148,48 @@ def claw_back(balance: Balance, amount: int) -> list[tuple[Account, int]]:
 COMPANY_ACCOUNTS = frozenset(
     {Account.COMMISSION, Account.BREAKAGE, Account.ADJUSTMENT, Account.WRITE_OFF, Account.CLEARING, Account.OPENING}
 )
+# The five accounts of what a member earns come first. A plain number: it is compared with every posting.
+LAST_EARNED = Account.DEBT.value
 # Members' accounts apart from what they earn.
 APART_ACCOUNTS = frozenset({Account.DEPOSIT, Account.MARGIN})
-ACCRUING = frozenset({OrderPaid, TaskDone, PeriodClosed})
-REVERSING = frozenset({OrderRefunded, OrderVoided})
-ADJUSTING = frozenset({AdjustmentPosted, BalanceOpened})
+# Where a fact's postings to a member add up gross: which figure of a Balance, and the sign. Of a correction the sum of them tells.
+ACCRUED, REVERSED, ADJUSTED = (5, 1), (6, -1), (7, 1)
+GROSS: dict[type, tuple[int, int]] = {
+    **dict.fromkeys((OrderPaid, TaskDone, PeriodClosed), ACCRUED),
+    **dict.fromkeys((OrderRefunded, OrderVoided), REVERSED),
+    **dict.fromkeys((AdjustmentPosted, BalanceOpened), ADJUSTED),
+}
+NOT_GROSS = (0, 0)
 
 
 def movements(entry: Entry) -> dict[tuple[str, str], Balance]:
     """What an entry changes for each (member, asset), gross figures included."""
-    postings: tuple[Posting, ...] = getattr(entry.decision, "postings", ())
     changes: dict[tuple[str, str], list[int]] = {}
-    for account, member_id, amount, asset in postings:
-        # The five accounts of what a member earns come first.
-        if account <= Account.DEBT:
-            row = changes.get((member_id, asset))
-            if row is None:
-                row = changes[(member_id, asset)] = [0] * 8
-            row[account - 1] += amount
+    _add_up(changes, entry, getattr(entry.decision, "postings", ()), complete=True)
+    return {key: Balance._make(row) for key, row in changes.items()}
+
+
+def _add_up(balances: dict[tuple[str, str], list[int]], entry: Entry, postings: Iterable[Posting], complete: bool) -> None:
+    """Adds an entry's postings to the figures of members; to those only that are there, unless these are complete."""
     fact = type(entry.fact)
-    for row in changes.values():
-        net = row[0] + row[1] + row[2] + row[3] + row[4]
-        if fact in ACCRUING or (fact is PeriodCorrected and net > 0):
-            row[5] = net
-        elif fact in REVERSING or fact is PeriodCorrected:
-            row[6] = -net
-        elif fact in ADJUSTING:
-            row[7] = net
-    return {key: Balance(*row) for key, row in changes.items()}
+    gross, sign = GROSS.get(fact, NOT_GROSS)
+    nets: dict[tuple[str, str], int] = {}
+    for account, member_id, amount, asset in postings:
+        if account <= LAST_EARNED:
+            key = (member_id, asset)
+            figures = balances.get(key)
+            if figures is None:
+                if not complete:
+                    continue
+                figures = balances[key] = [0, 0, 0, 0, 0, 0, 0, 0]
+            figures[account - 1] += amount
+            if gross:
+                figures[gross] += sign * amount
+            elif fact is PeriodCorrected:
+                nets[key] = nets.get(key, 0) + amount
+    for key, net in nets.items():
+        gross, sign = ACCRUED if net > 0 else REVERSED
+        balances[key][gross] += sign * net
 
 
 @dataclass(slots=True)
@@ -277,7 +292,8 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
     for line_no, shares in getattr(decision, "lines", ()):
         entitled = order.entitled(line_no)
         for rule_index, payee, amount in shares:
-            entitled[(rule_index, payee)] = entitled.get((rule_index, payee), 0) + amount
+            slot = (rule_index, payee)
+            entitled[slot] = entitled.get(slot, 0) + amount
     for member_id, due_us, amount, asset in getattr(decision, "due", ()):
         key = (member_id, due_us, asset)
         order.due[key] = order.due.get(key, 0) + amount
@@ -374,8 +390,12 @@ class Books:
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
     streams: dict[str, list[Entry]] = field(default_factory=dict)
-    # By (member, asset).
-    balances: dict[tuple[str, str], Balance] = field(default_factory=dict)
+    # Of those that a partial state was asked for: the order that so many of its stream's entries amount to. Nobody changes it.
+    orders: dict[str, tuple[Order | None, int]] = field(default_factory=dict)
+    # Where a partial state did not look for streams that are thought to be new: these, held as absent. None: it looked for all.
+    presumed: set[str] | None = None
+    # By (member, asset): the figures of a Balance, which each entry adds to in place.
+    balances: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     # Deposits and margins: {(member, asset, account): balance}.
     apart: dict[tuple[str, str, Account], int] = field(default_factory=dict)
     holds: dict[str, HoldPlaced] = field(default_factory=dict)
@@ -405,7 +425,16 @@ class Books:
         return found
 
     def order(self, order_id: str) -> Order | None:
-        return fold_order(self.stream(f"order/{order_id}"))
+        stream = f"order/{order_id}"
+        entries = self.stream(stream)
+        if self.complete:
+            return fold_order(entries)
+        # Asked for while loading and again for each command: folded once, and on from there.
+        order, folded = self.orders.get(stream, (None, 0))
+        for entry in entries[folded:]:
+            order = _evolve_order(order, entry)
+        self.orders[stream] = (order, len(entries))
+        return order
 
     def balance(self, member_id: str, asset: str = "") -> Balance:
         """In an asset; empty: the program's currency."""
@@ -415,7 +444,7 @@ class Books:
             if not self.complete:
                 raise NotLoaded(f"balance of {member_id} in {key[1]}")
             return NOTHING
-        return found
+        return Balance._make(found)
 
     def held_apart(self, member_id: str, asset: str, account: Account) -> int:
         key = (member_id, asset, account)
@@ -500,7 +529,10 @@ class Books:
 
     def plan_in_force(self, at_us: int) -> PlanVersion | None:
         """The newest published version in force at a time."""
-        return next((version for version in reversed(self.plans) if version.in_force(at_us)), None)
+        for version in reversed(self.plans):
+            if version.in_force(at_us):
+                return version
+        return None
 
     def plan_at(self, position: int) -> PlanVersion:
         found = next((version for version in self.plans if version.position == position), None)
@@ -624,18 +656,23 @@ def evolve(books: Books, entry: Entry) -> None:
             books.evidence.setdefault(order_id, []).append(evidence)
     for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
         _count(books, Key(counter, bucket, member_id), amount)
-    if books.complete or books.balances:
-        for key, moved in movements(entry).items():
-            if books.complete or key in books.balances:
-                books.balances[key] = books.balances.get(key, NOTHING) + moved
-    for account, member_id, amount, asset in getattr(decision, "postings", ()):
-        if account in APART_ACCOUNTS and (books.complete or (member_id, asset, account) in books.apart):
-            books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
+    postings = getattr(decision, "postings", ())
+    if postings:
+        _move(books, entry, postings)
     if books.complete:
         for due in getattr(decision, "due", ()):
             _due(books, source_of(entry.stream), due)
         if books.booked is not None:
-            books.booked.add(entry.occurred_us, 1, amounts_of(entry))
+            books.booked.add(entry.occurred_us, 1, [((asset, account), amount) for account, _, amount, asset in postings])
+
+
+def _move(books: Books, entry: Entry, postings: Iterable[Posting]) -> None:
+    complete = books.complete
+    if complete or books.balances:
+        _add_up(books.balances, entry, postings, complete)
+    for account, member_id, amount, asset in postings:
+        if account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
+            books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
 
 
 # Facts of which deciding needs no more than that they stand in their stream.
@@ -672,12 +709,12 @@ def evidence_of(entry: Entry) -> list[tuple[str, Evidence]]:
     if isinstance(fact, MemberUpgraded):
         rests = Evidence(fact.member_id, fact.tier, fact.previous_tier, entry.position)
         return [(fact.evidence_order_id, rests)] if fact.evidence_order_id else []
-    if isinstance(fact, OrderPaid):
-        return [
-            (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
-            for change in tier_changes(entry)
-        ]
-    return []
+    if not isinstance(fact, OrderPaid) or not entry.decision.tier_changes:
+        return []
+    return [
+        (fact.order_id, Evidence(change.member_id, change.tier, change.previous_tier, entry.position, change.previous_tier_position))
+        for change in tier_changes(entry)
+    ]
 
 
 def standing_after_upgrade(fact: MemberUpgraded) -> Standing | None:

@@ -1,6 +1,7 @@
 """What the ledger can be asked to do. A command is a fact to be told and when it happened; `ReleaseDue` finds its facts itself."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.kernel.refusals import Refusal
 from services.ledger.domain.facts import (
@@ -26,8 +27,7 @@ from services.ledger.domain.facts import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RecordOrder:
+class RecordOrder(NamedTuple):
     fact: OrderPaid
     occurred_us: int
 

@@ -111,10 +111,18 @@ class At:
 
 def claim_of_seat(at: At, index: int, rule: Seat, amount: Amount) -> list[Share]:
     """`self` and `generation`: who sits at the rule's level earns their tier's amount; what of the top amount is not earned is breakage."""
-    pool = half_up(amount.top(at.base_minor, at.count), amount.denominator)
+    return _of_seat(at.standing.path, index, rule, amount, at.base_minor, at.count)
+
+
+def _of_seat(path: Sequence[Person], index: int, rule: Seat, amount: Amount, base_minor: int, count: int) -> list[Share]:
+    level, denominator = rule.level, amount.denominator
+    if amount.flat is not None and not rule.skip_unqualified:
+        pool = half_up(amount.flat * base_minor, denominator)
+        return [Share(index, level + 1 if level < len(path) else BREAKAGE, pool)] if pool else []
+    top = amount.top(base_minor, count)
+    pool = half_up(top, denominator)
     if not pool:
         return []
-    path, level = at.standing.path, rule.level
     if rule.skip_unqualified:
         level, missing = 0, rule.level
         while missing and level < len(path):
@@ -123,7 +131,12 @@ def claim_of_seat(at: At, index: int, rule: Seat, amount: Amount) -> list[Share]
                 level = len(path)
             elif amount.names(path[level].tier):
                 missing -= 1
-    earned = half_up(amount.exactly(path[level].tier, at.base_minor, at.count), amount.denominator) if level < len(path) else 0
+    if level >= len(path):
+        return [Share(index, BREAKAGE, pool)]
+    exact = amount.exactly(path[level].tier, base_minor, count)
+    if exact == top:
+        return [Share(index, level + 1, pool)]
+    earned = half_up(exact, denominator)
     shares = [Share(index, level + 1, earned)] if earned else []
     if pool != earned:
         shares.append(Share(index, BREAKAGE, pool - earned))
@@ -317,7 +330,7 @@ def entitle(standing: Standing, remaining: Remaining, rooms: Rooms, looks: Looks
     Zeros are left out. For every rule on every line payees + breakage = its pool. `looks` is filled where it is given.
     """
     if standing.plan.is_plain and looks is None:
-        return [LineShares(line.line_no, tuple(_plain_line(standing, line, *remaining[line.line_no]))) for line in standing.fact.lines]
+        return plain(standing.plan, standing.path, standing.fact.lines, remaining)
     begun: set[int] = set()
     lines = [LineShares(line.line_no, tuple(_line(standing, line, remaining, rooms, begun, looks))) for line in standing.fact.lines]
     whole = _whole(standing, remaining)
@@ -331,15 +344,18 @@ def lives(line: OrderLine, base_minor: int, units: int) -> bool:
     return base_minor > 0 or (line.base_minor == 0 and units > 0)
 
 
-def _plain_line(standing: Standing, line: OrderLine, base_minor: int, units: int) -> list[Share]:
-    shares: list[Share] = []
-    if lives(line, base_minor, units):
-        at = At(standing, line, base_minor, units)
-        for index, rule in standing.plan.line_rules:
-            if rule.when.matches(line):
-                assert isinstance(rule, Seat)
-                shares += claim_of_seat(at, index, rule, rule.amount)
-    return shares
+def plain(plan: Plan, path: Sequence[Person], lines: Sequence[OrderLine], remaining: Remaining) -> list[LineShares]:
+    """The same for a plan that `is_plain`, which looks at nothing but who is on the path."""
+    found = []
+    for line in lines:
+        base_minor, units = remaining[line.line_no]
+        shares: list[Share] = []
+        if lives(line, base_minor, units):
+            for index, rule in plan.plain_rules:
+                if rule.when.matches(line):
+                    shares += _of_seat(path, index, rule, rule.amount, base_minor, units)
+        found.append(LineShares(line.line_no, tuple(shares)))
+    return found
 
 
 def _line(standing: Standing, line: OrderLine, remaining: Remaining, rooms: Rooms, begun: set[int], looks: Looks | None) -> list[Share]:

@@ -163,8 +163,7 @@ class PlanDecision:
     content_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OrderPaid:
+class OrderPaid(NamedTuple):
     order_id: str
     member_id: str
     currency: str
@@ -174,8 +173,7 @@ class OrderPaid:
     referrer_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderPaidDecision:
+class OrderPaidDecision(NamedTuple):
     engine_version: int
     plan_position: int
     binding_locked: BindingLock | None
@@ -198,8 +196,7 @@ class OrderCompleted:
     order_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderCompletedDecision:
+class OrderCompletedDecision(NamedTuple):
     due: tuple[DueChange, ...]
 
 
@@ -210,8 +207,7 @@ class OrderRefunded:
     lines: tuple[RefundLine, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRefundedDecision:
+class OrderRefundedDecision(NamedTuple):
     engine_version: int
     lines: tuple[LineShares, ...]
     due: tuple[DueChange, ...]
@@ -243,8 +239,7 @@ class OrderReleased:
     order_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderReleasedDecision:
+class OrderReleasedDecision(NamedTuple):
     due: tuple[DueChange, ...]
     postings: tuple[Posting, ...]
 
@@ -341,8 +336,7 @@ class TaskDone:
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDoneDecision:
+class TaskDoneDecision(NamedTuple):
     engine_version: int
     plan_position: int
     people: tuple[Person, ...]
@@ -372,8 +366,7 @@ class PeriodFigures(NamedTuple):
     figures: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodClosedDecision:
+class PeriodClosedDecision(NamedTuple):
     engine_version: int
     plan_position: int
     starts_us: int
@@ -393,8 +386,7 @@ class PeriodCorrected:
     refund_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodCorrectedDecision:
+class PeriodCorrectedDecision(NamedTuple):
     volumes: tuple[PeriodFigures, ...]
     shares: tuple[Share, ...]
     due: tuple[DueChange, ...]

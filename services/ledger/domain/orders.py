@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
@@ -23,7 +24,7 @@ from services.kernel.times import DAY_US, to_text
 from services.ledger.domain import corrections, counting, periods
 from services.ledger.domain.books import Ahead, Books, Member, Order, claw_back, settle, stream_of
 from services.ledger.domain.commands import CompleteOrder, RecordOrder, RefundOrder, ReleaseDue
-from services.ledger.domain.engine import ENGINE_VERSION, ENGINES, Remaining, Rooms, Standing, entitle, lives
+from services.ledger.domain.engine import ENGINE_VERSION, ENGINES, Remaining, Rooms, Standing, entitle, lives, plain
 from services.ledger.domain.facts import (
     Account,
     Attribution,
@@ -58,6 +59,8 @@ from services.ledger.domain.rules import Release
 
 # The most that one posting can hold, int64 in the log. A fixed amount times a quantity may be more.
 MOST_BOOKED = 2**63 - 1
+# Order after order looks at the same people, who seldom change.
+PEOPLE_KEPT = 100_000
 
 # ---------------------------------------------------------------- paid
 
@@ -65,13 +68,13 @@ MOST_BOOKED = 2**63 - 1
 def record(books: Books, command: RecordOrder) -> Answer:
     """Who earns what from a paid order. The first one locks its buyer to the touch that counts."""
     fact = command.fact
-    stream = f"order/{fact.order_id}"
-    recorded = books.stream(stream)
+    recorded = books.stream(f"order/{fact.order_id}")
     if recorded:
         again = repeated(recorded[0], f"order {fact.order_id!r}", fact, command.occurred_us)
         assert again is not None
         return again
-    if len({line.line_no for line in fact.lines}) != len(fact.lines):
+    remaining = {line.line_no: (line.base_minor, line.quantity) for line in fact.lines}
+    if len(remaining) != len(fact.lines):
         raise Malformed("order.lines", "two lines have the same line_no")
     buyer = books.member(fact.member_id)
     if buyer is None:
@@ -92,9 +95,17 @@ def record(books: Books, command: RecordOrder) -> Answer:
     people = path(books, fact.member_id, buyer, plan.depth, command.occurred_us)
     if not plan.is_plain or fact.attributions or any(line.attributions for line in fact.lines):
         people += _in_roles(books, fact, plan, command.occurred_us)
+    if plan.is_plain:
+        lines = plain(plan, people, fact.lines, remaining)
+        postings = _plain_accrual(people, lines, fact.currency)
+        if postings and postings[0].amount_minor < -MOST_BOOKED:
+            raise _too_much(plan, lines)
+        decision = OrderPaidDecision(
+            ENGINE_VERSION, version.position, lock, people, tuple(lines), postings, "", (), (), (), group_first, ()
+        )
+        return _told(fact, decision, command.occurred_us)
     invited = lock is not None and bool(lock.referrer_id)
     standing = Standing(plan, people, fact, command.occurred_us, invited=invited, group_first=group_first)
-    remaining = {line.line_no: (line.base_minor, line.quantity) for line in fact.lines}
     ahead = Ahead(books)
     period_id = ""
     counts: list[Count] = []
@@ -134,9 +145,13 @@ def record(books: Books, command: RecordOrder) -> Answer:
         group_first,
         due,
     )
-    drafts = [Draft(stream, fact, decision, command.occurred_us)]
+    return _told(fact, decision, command.occurred_us)
+
+
+def _told(fact: OrderPaid, decision: OrderPaidDecision, occurred_us: int) -> list[Draft]:
+    drafts = [Draft(f"order/{fact.order_id}", fact, decision, occurred_us)]
     if fact.group_id:
-        drafts.append(Draft(f"group/{fact.group_id}", GroupJoined(fact.group_id, fact.order_id), None, command.occurred_us))
+        drafts.append(Draft(f"group/{fact.group_id}", GroupJoined(fact.group_id, fact.order_id), None, occurred_us))
     return drafts
 
 
@@ -187,12 +202,18 @@ def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> 
     return tuple(people)
 
 
-def _person(books: Books, member_id: str, member: Member, at_us: int) -> Person:
-    """A binding to nobody is no binding to anybody: its position is 0."""
-    tier, tier_position, locked, referrer_id, binding_position, _ = member
-    if books.standings:
+def _person(books: Books, member_id: str, member: Member, at_us: int, *role: Any) -> Person:
+    """As they stand, and (role, place, grant, weight) if they are looked at for a role. A binding to nobody is none: its position is 0."""
+    if member_id in books.standings:
         tier, tier_position = books.tier_at(member_id, member, at_us)
-    return Person(member_id, tier, binding_position if locked and referrer_id else 0, tier_position)
+        member = member._replace(tier=tier, tier_position=tier_position)
+    return _as_it_stands(member_id, member, *role)
+
+
+@lru_cache(maxsize=PEOPLE_KEPT)
+def _as_it_stands(member_id: str, member: Member, role: str = "", scope: str = "", role_position: int = 0, weight: int = 0) -> Person:
+    binding = member.binding_position if member.locked and member.referrer_id else 0
+    return Person(member_id, member.tier, binding, member.tier_position, role, scope, role_position, weight)
 
 
 def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:
@@ -226,7 +247,7 @@ def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Pe
 def _in_role(books: Books, member_id: str, role: str, scope: str, position: int, weight: int, at_us: int) -> Person:
     member = books.member(member_id)
     assert member is not None, "roles are granted only to enrolled members"
-    return Person(*_person(books, member_id, member, at_us)[:4], role, scope, position, weight)
+    return _person(books, member_id, member, at_us, role, scope, position, weight)
 
 
 def _counted(books: Books, version: PlanVersion, fact: OrderPaid, paid_us: int, standing: Standing, invited: bool) -> counting.Order:
@@ -303,6 +324,23 @@ def _with_whole(lines: list[LineShares], whole: Sequence[Share]) -> list[LineSha
     if lines and lines[-1].line_no == 0:
         return [*lines[:-1], LineShares(0, (*lines[-1].shares, *whole))]
     return [*lines, LineShares(0, tuple(whole))]
+
+
+def _plain_accrual(people: Sequence[Person], lines: Sequence[LineShares], currency: str) -> tuple[Posting, ...]:
+    """As accrual, where all is money, nothing is paid at once and nobody is there twice."""
+    earned: dict[int, int] = {}
+    for _, shares in lines:
+        for _, payee, amount in shares:
+            earned[payee] = earned.get(payee, 0) + amount
+    if not earned:
+        return ()
+    postings = [Posting(Account.COMMISSION, "", -sum(earned.values()), currency)]
+    for payee in sorted(earned):
+        if payee:
+            postings.append(Posting(Account.PENDING, people[payee - 1].member_id, earned[payee], currency))
+        else:
+            postings.append(Posting(Account.BREAKAGE, "", earned[payee], currency))
+    return tuple(postings)
 
 
 def accrual(

@@ -158,6 +158,11 @@ class Plan:
         """Nothing but people on the path earning a rate of a line: what most orders of most shops need."""
         return not self.overrides and not self.counts and all(_plain(rule) for rule in self.rules)
 
+    @cached_property
+    def plain_rules(self) -> tuple[tuple[int, Seat], ...]:
+        """All rules of a plan that is plain, by index."""
+        return tuple((index, rule) for index, rule in enumerate(self.rules) if isinstance(rule, Seat))
+
     def asset_of(self, rule: Rule) -> str:
         return rule.asset or self.currency
 

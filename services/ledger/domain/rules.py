@@ -108,6 +108,12 @@ class Amount:
         """The highest rate over the denominator; None where anybody gets a fixed amount."""
         return None if any(fixed for _, fixed in self._parts.values()) else max(rate for rate, _ in self._parts.values())
 
+    @cached_property
+    def flat(self) -> int | None:
+        """The rate over the denominator, where it is the same for everybody and nothing is fixed."""
+        rate, fixed = self._parts[None]
+        return rate if len(self._parts) == 1 and not fixed else None
+
     def names(self, tier: str) -> bool:
         """Whether a payee of this tier gets anything of something."""
         rate, fixed = self._parts.get(tier) or self._parts[None]

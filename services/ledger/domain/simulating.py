@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from services.kernel.decider import Draft, Entry
+from services.kernel.decider import Draft, Entry, altered
 from services.kernel.refusals import Refusal
 from services.kernel.times import EARLIEST_US
 from services.ledger.domain import commands as c
@@ -243,7 +243,7 @@ class Simulation:
 
     def _take_over(self, entry: Entry) -> None:
         """The recorded decision, while nothing differs."""
-        self._evolve(replace(entry, decision=_without_money(entry.decision)))
+        self._evolve(entry._replace(decision=_without_money(entry.decision)))
 
     def _tell_again(self, entry: Entry) -> None:
         """Decides a fact anew."""
@@ -267,7 +267,7 @@ class Simulation:
         for draft in drafts:
             decision = draft.decision
             if isinstance(draft.fact, f.OrderRefunded):
-                decision = replace(decision, binding_released_member_id=entry.decision.binding_released_member_id)
+                decision = decision._replace(binding_released_member_id=entry.decision.binding_released_member_id)
             told = Entry(entry.position, draft.stream, 0, draft.occurred_us, entry.recorded_us, b"", draft.fact, _without_money(decision))
             source = self._shadow_source(draft)
             if source is not None:
@@ -286,7 +286,7 @@ class Simulation:
         """Takes an entry into the shadow. Counters, once counted, are not looked at again."""
         evolve(self._shadow, entry)
         if getattr(entry.decision, "counts", ()):
-            self._shadow.streams[entry.stream][-1] = replace(entry, decision=replace(entry.decision, counts=()))
+            self._shadow.streams[entry.stream][-1] = entry._replace(decision=altered(entry.decision, counts=()))
 
     def _let_go(self, entry: Entry) -> None:
         """Forgets a stream that nothing comes back to."""
@@ -317,7 +317,7 @@ class Simulation:
             if fact.binding_locked is not None:
                 self._lock(fact.binding_locked, entry.position)
         elif member is not None and member.tier != self._tiers.get(fact.member_id, ""):
-            evolve(self._shadow, replace(entry, fact=replace(fact, previous_tier=member.tier)))
+            evolve(self._shadow, entry._replace(fact=replace(fact, previous_tier=member.tier)))
         else:
             evolve(self._shadow, entry)
         self._tiers[fact.member_id] = fact.tier
@@ -390,10 +390,10 @@ def _ids(people: Iterable[f.Person | f.PeriodPerson]) -> tuple[str, ...]:
 def _without_money(decision: Any) -> Any:
     """A decision as far as what is earned goes: nothing is paid out here, so postings and dates would only take room."""
     if isinstance(decision, f.OrderPaidDecision):
-        return replace(decision, postings=())
+        return decision._replace(postings=())
     if isinstance(decision, f.OrderRefundedDecision | f.TaskDoneDecision | f.PeriodClosedDecision | f.PeriodCorrectedDecision):
-        return replace(decision, postings=(), due=())
-    return replace(decision, due=()) if isinstance(decision, f.OrderCompletedDecision) else decision
+        return decision._replace(postings=(), due=())
+    return decision._replace(due=()) if isinstance(decision, f.OrderCompletedDecision) else decision
 
 
 def _command(entry: Entry) -> c.Command:
@@ -402,7 +402,7 @@ def _command(entry: Entry) -> c.Command:
     match fact:
         case f.OrderPaid():
             # Whom the code on the order bound is told already.
-            return c.RecordOrder(replace(fact, referrer_id="") if fact.referrer_id else fact, at_us)
+            return c.RecordOrder(fact._replace(referrer_id="") if fact.referrer_id else fact, at_us)
         case f.OrderRefunded():
             return c.RefundOrder(fact, at_us)
         case f.GroupOpened():

@@ -45,8 +45,7 @@ class Corrected:
     referrer_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paid:
+class Paid(NamedTuple):
     """Something that gives income: an order, which has a buyer and a base, a task or a period, which have neither.
 
     `source` is its stream. `at_us` is the time it counts at, where that is not the time the entry tells.

@@ -35,6 +35,9 @@ class Member(NamedTuple):
     standing_orders: int = 0
 
 
+_NEW = Member()
+
+
 class Source(NamedTuple):
     """An order, task or period as it stands."""
 
@@ -128,15 +131,6 @@ def fold(figures: Figures, entry: Entry) -> None:
     match fact:
         case None:
             return
-        case PlanPublished():
-            figures.plans[position] = fact.rules
-        case Enrolled():
-            _change(figures, fact.member_id)
-        case Locked():
-            _lock(figures, fact, position, month_of(entry.occurred_us))
-        case Corrected():
-            _change(figures, fact.member_id, locked=True, referrer_id=fact.referrer_id)
-            _move(figures, fact.member_id, position, fact.referrer_id)
         case Paid():
             month = month_of(entry.occurred_us if fact.at_us is None else fact.at_us)
             source = Source(position, fact.buyer_id, month, fact.base_minor, fact.plan_position, fact.payees)
@@ -147,6 +141,15 @@ def fold(figures: Figures, entry: Entry) -> None:
             if fact.buyer_id:
                 _volume(figures, source, fact.base_minor, standing=1 if fact.base_minor else 0)
             _earn(figures, earned)
+        case PlanPublished():
+            figures.plans[position] = fact.rules
+        case Enrolled():
+            _change(figures, fact.member_id)
+        case Locked():
+            _lock(figures, fact, position, month_of(entry.occurred_us))
+        case Corrected():
+            _change(figures, fact.member_id, locked=True, referrer_id=fact.referrer_id)
+            _move(figures, fact.member_id, position, fact.referrer_id)
         case Changed():
             before = figures.sources.get(fact.source)
             if before is None:
@@ -171,7 +174,7 @@ def fold(figures: Figures, entry: Entry) -> None:
 
 
 def _change(figures: Figures, member_id: str, **changes: object) -> None:
-    member = figures.members.get(member_id, Member())
+    member = figures.members.get(member_id, _NEW)
     figures.members[member_id] = member._replace(**changes)  # type: ignore[arg-type]  # the names are Member's fields, all call sites here
     figures.members_changed.add(member_id)
 
@@ -194,8 +197,8 @@ def _remain(figures: Figures, name: str, source: Source) -> None:
 
 
 def _volume(figures: Figures, order: Source, amount_minor: int, standing: int) -> None:
-    member = figures.members.get(order.buyer_id, Member())
-    figures.members[order.buyer_id] = Member(*member[:3], member.standing_orders + standing)
+    locked, referrer_id, locked_month, before = figures.members.get(order.buyer_id, _NEW)
+    figures.members[order.buyer_id] = Member(locked, referrer_id, locked_month, before + standing)
     figures.members_changed.add(order.buyer_id)
     figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
 

@@ -34,6 +34,8 @@ class _Place(NamedTuple):
 
 def referrer_at(history: History, position: int) -> tuple[str, int, int]:
     """(the one a member was locked to right after the entry at a position, first position that held from, first that it no longer held)."""
+    if history and history[-1][0] <= position:
+        return history[-1][1], history[-1][0], END
     after = bisect_right(history, position, key=_position)
     until = history[after][0] if after < len(history) else END
     return (history[after - 1][1], history[after - 1][0], until) if after else ("", 0, until)
@@ -48,6 +50,9 @@ def climb(histories: Mapping[str, History], placements: Iterable[Placement]) -> 
     volumes: list[dict[str, int]] = []
 
     def place(member_id: str, position: int) -> int:
+        latest = places.get(member_id)
+        if latest and latest[-1].since <= position < latest[-1].until:
+            return latest[-1].number  # as most are: they buy where they bought before
         steps: dict[str, tuple[int, int]] = {}
         current, found = member_id, None
         while current:
