@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 
-.PHONY: help setup demo test test-long check generate lock bench clean
+.PHONY: help setup demo test test-long check generate lock bench bench-peers clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -46,6 +46,9 @@ lock: $(STAMP) ## Pin every dependency anew
 
 bench: $(STAMP) ## Measure throughput and write docs/performance.md
 	$(BIN)/python -m tests.bench
+
+bench-peers: $(STAMP) ## Measure others beside Fenrun on the same orders; PGLEDGER=FILE names pgledger.sql
+	$(BIN)/python -m tests.bench --peers $(if $(PGLEDGER),--pgledger $(PGLEDGER))
 
 clean: ## Remove what was made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

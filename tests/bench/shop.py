@@ -172,7 +172,8 @@ def _line(above: int) -> list[ops_pb2.Fact]:
 def line(program: str, above: int) -> Shop:
     """Buyers who all have the same so many above them, in one line."""
     buyers = [f"b{number:02d}" for number in range(BUYERS)]
-    return Shop(program, PLAN, 3, 180, 100, partial(_line, above), buyers, buyers)
+    everybody = [*map(member_id, range(above)), *buyers]
+    return Shop(program, PLAN, 3, 180, 100, partial(_line, above), everybody, buyers)
 
 
 def _above(chain: int, level: int) -> str:
