@@ -44,7 +44,7 @@ def section(found: Results, files: retail.Retail | None) -> list[str]:
     for title, cases in (("Orders", ORDERS), ("Reading", READING), ("For comparison", COMPARED)):
         lines += titled(title, report.rates(rows(found, cases)))
     ratios = [(title, rate(over, under)(found)) for title, over, under in RATIOS]
-    lines += ["", *report.ratios([(title, values) for title, values in ratios if values])]
+    lines += titled("Ratios, round by round", report.ratios([(title, values) for title, values in ratios if values]))
     others = []
     if START in found.runs:
         others.append(Row("fenrun serve, warm data directory, to the first answer", "starts", found.runs[START]))
