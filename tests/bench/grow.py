@@ -1,5 +1,6 @@
 """A program that grows through the API, measured on the way beside one that stays small, on a server and a database of its own."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def fill(channel: grpc.Channel, grown: shop.Shop, members: int, entries: int, ru
 
 
 def _messages(facts: Iterator[ops_pb2.Fact]) -> Iterator[ops_pb2.StreamFactsRequest]:
-    while batch := [fact for fact, _ in zip(facts, range(shop.LARGEST_BATCH), strict=False)]:
+    while batch := list(itertools.islice(facts, shop.LARGEST_BATCH)):
         yield ops_pb2.StreamFactsRequest(program_id=PROGRAM, facts=batch)
 
 
@@ -101,7 +102,8 @@ def _measured(many: Bench, grown: shop.Shop, rounds: int, client: ProcessPoolExe
                 if number >= 0:
                     batches.append(measured)
                     unary.append(alone)
-            step.server_mib.append(memory_mib(many.where.server_pid))
+            if number >= 0:
+                step.server_mib.append(memory_mib(many.where.server_pid))
     return step
 
 

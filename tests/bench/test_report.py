@@ -25,13 +25,18 @@ def run(per_s: float, latency_ms: float = 2.0) -> Measured:
     return Measured(2.0, Usage(2.0, 1.0, 0.5, 0.25, 0.0), int(2 * per_s), latencies_s)
 
 
+def step(entries: int, runs: list[Measured]) -> Step:
+    """A program that is as fast as the small one beside it."""
+    return Step(entries, entries // 10, runs, runs, runs, runs, [200.0] * len(runs))
+
+
 def everything() -> Results:
     """Two rounds, the second twice as fast as the first for every case alike."""
     keys = [*(case.key for case in cases.CASES), IMPORT, REPLAY, START]
-    step = Step(1_000_000, 100_000, *([run(900), run(1800)] for _ in range(4)), server_mib=[200.0, 210.0])
+    grown = step(1_000_000, [run(900), run(1800)])
     audits = [[Audited("fenrun audit verify", 48_826, 2.0, 3.0, 150.0)], [Audited("fenrun audit verify", 48_826, 1.0, 1.5, 150.0)]]
     growth = [Growth({"fenrun.entries": (9000, 3000)}, 10), Growth({"fenrun.entries": (11000, 3000)}, 10)]
-    return Results({key: [run(1000), run(2000)] for key in keys}, audits, growth, [step, step])
+    return Results({key: [run(1000), run(2000)] for key in keys}, audits, growth, [grown, grown])
 
 
 def test_a_goal_is_held_by_the_median_of_what_the_rounds_reached() -> None:
@@ -103,7 +108,7 @@ def test_a_part_is_put_between_its_own_markers(tmp_path: Path) -> None:
         everything(),
         Results({cases.UNARY[1].key: [run(300)]}),
         Results({case.key: [run(1)] for case in cases.UNARY.values()}),
-        Results(steps=[Step(100, 10, *([run(0.4)] for _ in range(4)), server_mib=[0.1])]),
+        Results(steps=[step(100, [run(0.4)])]),
     ],
     ids=["all", "one point", "one level", "growth alone"],
 )
