@@ -102,7 +102,8 @@ def _measured(many: Bench, grown: shop.Shop, rounds: int, client: ProcessPoolExe
                 if number >= 0:
                     batches.append(measured)
                     unary.append(alone)
-            step.server_mib.append(memory_mib(many.where.server_pid))
+            if number >= 0:
+                step.server_mib.append(memory_mib(many.where.server_pid))
     return step
 
 

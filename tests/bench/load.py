@@ -68,6 +68,8 @@ class Measured:
     latencies_s: list[float] = field(default_factory=list)
     told: Counter[str] = field(default_factory=Counter)
     base_minor: Counter[str] = field(default_factory=Counter)
+    # How long whatever follows the log needed after the run to see its end; None where nothing was recorded.
+    behind_s: float | None = None
 
     @property
     def per_s(self) -> float:

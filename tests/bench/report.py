@@ -57,7 +57,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def rates(rows: Sequence[Row]) -> list[str]:
     """Nothing without rows."""
-    head = ("case", "a second", "of", "p50 ms", "p99 ms", "server", "PostgreSQL", "client", "strangers %")
+    head = ("case", "a second", "of", "p50 ms", "p99 ms", "server", "PostgreSQL", "client", "behind s", "strangers %")
     return table(head, [_rate(row) for row in rows]) if rows else []
 
 
@@ -68,6 +68,7 @@ def _rate(row: Row) -> tuple[str, ...]:
         return f"{percent:.0f} %, {each_us:,.0f} µs"
 
     strangers = [run.usage.percent(run.usage.strangers_s) for run in row.runs]
+    behind = [run.behind_s for run in row.runs if run.behind_s is not None]
     timed = all(run.latencies_s for run in row.runs)
     return (
         row.title,
@@ -78,6 +79,7 @@ def _rate(row: Row) -> tuple[str, ...]:
         used(lambda run: run.usage.server_s),
         used(lambda run: run.usage.database_s),
         used(lambda run: run.usage.client_s),
+        spread(behind, 1) if behind else "",
         spread(strangers),
     )
 

@@ -34,6 +34,8 @@ STOP_S = 20
 REPLAY_S = 1800
 # How long followers may take to catch up with what a run has told, and how often it is looked.
 FOLLOW_S, LOOK_S = 600, 0.05
+# How often and how long it is looked whether the server and the database rest, and how busy they may be: percent of a core.
+RESTS, REST_S, RESTING_PERCENT = 20, 0.25, 15
 # Cold starts in one run.
 STARTS = 3
 SCHEMAS = ["fenrun", "ledger", "referral", "divided"]
@@ -125,10 +127,10 @@ class Bench:
         run = RUNS.get(case.call, load.run)
         measured = self._client.submit(run, case, self.where, name, *(times_s or self._times_s)).result()
         if case.records:
+            measured.behind_s = self.settle()
             for program, books in shop.books(self._channel, case.shop).items():
                 earned = measured.base_minor[program] * case.shop.pool_permille // 1000
                 books.check_after(before[program], program, measured.told[program], earned, self.owner)
-            self.settle()
             if self.growth and case.shop is shop.TREE:
                 self.growth[-1].add(sizes, self._sizes(), measured.told.total())
         return measured
@@ -136,13 +138,23 @@ class Bench:
     def head(self, program: str) -> int:
         return shop.Books.of(self._channel, program).position
 
-    def settle(self) -> None:
-        """Waits until everything that follows the logs has seen their ends."""
-        deadline = time.monotonic() + FOLLOW_S
+    def settle(self) -> float:
+        """Waits until everything that follows the logs has seen their ends, and what tidies up after it has rested; seconds that the first
+        of these took."""
+        began = time.monotonic()
         while self.owner.execute(BEHIND).fetchone() != (0,):
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + FOLLOW_S:
                 raise RuntimeError(f"followers have not caught up in {FOLLOW_S} s")
             time.sleep(LOOK_S)
+        behind_s = time.monotonic() - began
+        # Signing checkpoints and vacuuming go on by themselves, the latter for long: a run need not begin with the end of them.
+        for _ in range(RESTS):
+            meter = Meter(self.where.server_pid, self.where.database_pid)
+            time.sleep(REST_S)
+            usage = meter.usage()
+            if usage.percent(usage.server_s + usage.database_s) < RESTING_PERCENT:
+                break
+        return behind_s
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         """{table: (bytes in all, bytes of its indexes)}."""
