@@ -56,7 +56,7 @@ class FollowerProcess(Awaiting):
         self._moved.close()
         if self._writer:
             self._writer.close()
-        if self._process and self._process.pid:
+        if self._process:
             await asyncio.get_running_loop().run_in_executor(None, self._process.join, within_s + 1)
             self._process.kill()
         if self._task:
@@ -73,23 +73,34 @@ class FollowerProcess(Awaiting):
         pause_s = FIRST_PAUSE_S
         while not self._closing:
             began_s = loop.time()
-            mine, theirs = socket.socketpair()
+            status: int | str | None
+            try:
+                status = await self._one()
+            except OSError as error:
+                # No memory, processes or files are left to start it with.
+                status = str(error)
+            if not self._closing:
+                log.error("follower.process_ended", status=status, again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = FIRST_PAUSE_S if loop.time() - began_s > WELL_S else min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _one(self) -> int | None:
+        """Starts a follower and listens to it until it ends; its exit status. Raises OSError where it cannot be started."""
+        loop = asyncio.get_running_loop()
+        mine, theirs = socket.socketpair()
+        with mine, theirs:
             # Forking would copy what gRPC's threads were in the middle of.
-            self._process = get_context("spawn").Process(
-                target=self._target, args=(theirs, *self._given), name="fenrun-follower", daemon=True
-            )
-            await loop.run_in_executor(None, self._process.start)
+            process = get_context("spawn").Process(target=self._target, args=(theirs, *self._given), name="fenrun-follower", daemon=True)
+            await loop.run_in_executor(None, process.start)
+            self._process = process
             theirs.close()
             reader, self._writer = await asyncio.open_connection(sock=mine)
             with contextlib.suppress(OSError):
                 async for line in reader:
                     self._moved.appended(line.decode().rstrip("\n"))
             self._writer.close()
-            await loop.run_in_executor(None, self._process.join)
-            if not self._closing:
-                log.error("follower.process_ended", status=self._process.exitcode, again_in_s=pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = FIRST_PAUSE_S if loop.time() - began_s > WELL_S else min(pause_s * 2, LONGEST_PAUSE_S)
+            await loop.run_in_executor(None, process.join)
+        return process.exitcode
 
 
 async def listen(theirs: socket.socket, make: Callable[[Callable[[str], None]], Follower], within_s: float) -> None:

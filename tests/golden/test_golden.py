@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fenrun.log.v1 import log_pb2
 
+from services.auditor.verifying.history import stored as as_stored
 from services.kernel.decider import Draft, Entry
 from services.ledger import codec as ledger_codec
 from services.ledger import projection as ledger_projection
@@ -20,7 +21,7 @@ from services.referral import projection as referral_projection
 from services.referral.domain import decide as referral_decide
 from services.referral.domain import facts as referral_facts
 from services.referral.domain import roster
-from services.runtime.stored import Stored, microseconds
+from services.runtime.stored import Stored
 
 HISTORIES = sorted(path.parent for path in Path(__file__).resolve().parent.glob("*/entries.hex"))
 # Histories kept before points and other assets.
@@ -29,26 +30,8 @@ EVERY_TYPE = {*ledger_codec.READERS, *referral_codec.READERS}
 
 
 def stored_entries(history: Path) -> list[Stored]:
-    found = []
-    for text in (history / "entries.hex").read_text(encoding="ascii").splitlines():
-        entry = log_pb2.Entry.FromString(bytes.fromhex(text))
-        found.append(
-            Stored(
-                entry.program_id,
-                entry.position,
-                entry.stream,
-                entry.stream_version,
-                entry.type,
-                None,
-                microseconds(entry.occurred_at),
-                microseconds(entry.recorded_at),
-                entry.actor,
-                entry.fact,
-                entry.decision,
-                entry.hash,
-            )
-        )
-    return found
+    texts = (history / "entries.hex").read_text(encoding="ascii").splitlines()
+    return [as_stored(log_pb2.Entry.FromString(bytes.fromhex(text))) for text in texts]
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)

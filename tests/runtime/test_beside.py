@@ -1,8 +1,10 @@
 """A follower in a process of its own: it follows, is replaced when it ends, and goes when its server goes."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -97,5 +99,30 @@ def test_it_ends_when_the_server_is_gone_without_a_word(dsn: str, monkeypatch: p
                 await follower.await_position(NAME, "left", 2)
         async with pool.connection() as connection:
             assert await reached(connection, NAME, "left") == 1
+
+    run(dsn, story)
+
+
+def test_one_that_cannot_be_started_is_tried_again_and_said(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", SHORTLY_S)
+    pairs = []
+
+    def full_once() -> tuple[socket.socket, socket.socket]:
+        pairs.append(1)
+        if len(pairs) == 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        return socketpair()
+
+    socketpair = socket.socketpair
+
+    async def story(pool: Pool) -> None:
+        # The event loop has its own pair by now.
+        monkeypatch.setattr(socket, "socketpair", full_once)
+        with capture_logs() as logs:
+            async with beside(pool, dsn) as follower:
+                await tell(pool, "full", 1)
+                await follower.await_position(NAME, "full", 1)
+        ended = [line["status"] for line in logs if line["event"] == "follower.process_ended"]
+        assert ended == ["[Errno 24] too many open files"]
 
     run(dsn, story)
