@@ -88,7 +88,7 @@ class AuditTransport(audit_pb2_grpc.AuditServiceServicer):
         after = max(request.from_position, 1) - 1
         async with self._connect() as connection:
             head = await check_fresh(connection, request.program_id, request.consistency)
-            last = within(request.to_position or head, head)
+            last = within(request.to_position or head.position, head.position)
             within(after + 1, last)
             previous = await _hash_at(connection, request.program_id, after)
         while after < last:

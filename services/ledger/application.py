@@ -92,7 +92,12 @@ class Ledger:
 
     async def plans(self, connection: Connection, program_id: str) -> list[PlanVersion]:
         """Every published plan version, oldest first."""
-        return await self._plans_at(connection, program_id, await eventlog.plans(connection, program_id))
+        return (await self.plans_of(connection, [program_id]))[program_id]
+
+    async def plans_of(self, connection: Connection, program_ids: Collection[str]) -> dict[str, list[PlanVersion]]:
+        """The same of several programs."""
+        found = await eventlog.plans(connection, program_ids)
+        return {program_id: await self._plans_at(connection, program_id, plans) for program_id, plans in found.items()}
 
     async def _plans_at(self, connection: Connection, program_id: str, plans: Sequence[eventlog.Plan]) -> list[PlanVersion]:
         """They never change, so each is read and parsed once."""

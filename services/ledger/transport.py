@@ -33,6 +33,7 @@ from services.ledger.domain.lint import Finding, beside, refusing, together
 from services.ledger.domain.plan import Plan, PlanVersion
 from services.ledger.domain.simulating import Report
 from services.ledger.past import Sums, TrialBalances
+from services.ledger.reads import Reads
 from services.runtime import eventlog, tokens
 from services.runtime.as_of import as_asked
 from services.runtime.eventlog import Connection, Head
@@ -44,6 +45,7 @@ from services.runtime.serving import (
     bidirectional,
     check_fresh,
     moment,
+    must_include,
     page_size,
     receipt,
     status_of,
@@ -63,6 +65,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         self._connect = connect
         self._writer = writer
         self._ledger = ledger
+        self._reads = Reads(connect, ledger)
         # One simulation takes a core for itself: two at once, and others wait.
         self._simulations = Threads(dsn, "fenrun-simulations", at_once=2)
         self._trial_balances = TrialBalances(dsn)
@@ -370,16 +373,22 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        async with self._connect() as connection, eventlog.snapshot(connection):
-            await check_fresh(connection, request.program_id, request.consistency)
-            plans = await self._ledger.plans(connection, request.program_id)
-            return await views.order(connection, request.program_id, request.order_id, plans)
+        found = await self._reads.order(request.program_id, request.order_id)
+        must_include(request.program_id, request.consistency, found.head_position)
+        return views.order(request.order_id, found.entries, found.plans)
 
     @unary
     async def GetBalance(self, request: pb.GetBalanceRequest, context: Context) -> pb.GetBalanceResponse:
+        if request.WhichOneof("as_of") is None and not request.HasField("occurred_at"):
+            held = await self._reads.balance(request.program_id, request.member_id, request.asset)
+            must_include(request.program_id, request.consistency, held.head_position)
+            if request.asset not in ("", held.currency):
+                async with self._connect() as connection:
+                    await self._asset(connection, await eventlog.head(connection, request.program_id), request.asset)
+            balance = held.message(request.member_id, request.asset or held.currency)
+            return pb.GetBalanceResponse(balance=balance, as_of_position=held.head_position)
         async with self._connect() as connection:
-            await check_fresh(connection, request.program_id, request.consistency)
-            now = await eventlog.head(connection, request.program_id)
+            now = await check_fresh(connection, request.program_id, request.consistency)
             at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
             found = await views.balance(connection, request.program_id, request.member_id, asset, at)
@@ -391,9 +400,9 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
         if request.page_token:
             [_, _, after] = _page(request.page_token, "postings", request.member_id, int)
         async with self._connect() as connection:
-            await check_fresh(connection, request.program_id, request.consistency)
+            now = await check_fresh(connection, request.program_id, request.consistency)
             await views.require_member(connection, request.program_id, request.member_id)
-            assets = await self._assets(connection, await eventlog.head(connection, request.program_id))
+            assets = await self._assets(connection, now)
             limit = page_size(request.page_size)
             found, last = await views.postings(connection, request.program_id, request.member_id, assets, after, limit)
         token = tokens.make("postings", request.member_id, last) if last else ""
@@ -403,8 +412,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     async def GetStatement(self, request: pb.GetStatementRequest, context: Context) -> AsyncIterator[pb.GetStatementResponse]:
         from_us, to_us = _span(request)
         async with self._connect() as connection:
-            await check_fresh(connection, request.program_id, request.consistency)
-            now = await eventlog.head(connection, request.program_id)
+            now = await check_fresh(connection, request.program_id, request.consistency)
             plans = await self._ledger.plans(connection, request.program_id)
             assets = await self._assets(connection, now)
             after = 0 if from_us is None else await eventlog.position_at(connection, request.program_id, from_us - 1)
@@ -418,16 +426,14 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
-        async with self._connect() as connection, eventlog.snapshot(connection):
-            await eventlog.head(connection, request.program_id)
-            plans = await self._ledger.plans(connection, request.program_id)
-            return await views.explain(connection, request.program_id, request.posting_id, plans)
+        position = int(request.posting_id.partition(".")[0])
+        found = await self._reads.history(request.program_id, position)
+        return views.explain(request.posting_id, found.entries, found.previous_hash, found.seals, found.plans)
 
     @unary
     async def TrialBalance(self, request: pb.TrialBalanceRequest, context: Context) -> pb.TrialBalanceResponse:
         async with self._connect() as connection, eventlog.snapshot(connection):
-            await check_fresh(connection, request.program_id, request.consistency)
-            now = await eventlog.head(connection, request.program_id)
+            now = await check_fresh(connection, request.program_id, request.consistency)
             at = await as_asked(connection, now, request)
             asset = await self._asset(connection, now, request.asset)
             sums: Sums = {} if at.occurred_us is not None else await views.trial_balance(connection, request.program_id, asset)
@@ -439,8 +445,7 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
         limit = page_size(request.page_size)
         async with self._connect() as connection, eventlog.snapshot(connection):
-            await check_fresh(connection, request.program_id, request.consistency)
-            now = await eventlog.head(connection, request.program_id)
+            now = await check_fresh(connection, request.program_id, request.consistency)
             at = await as_asked(connection, now, request)
             after = ""
             if request.page_token:

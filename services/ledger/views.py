@@ -6,6 +6,7 @@ from fenrun.ledger.v1 import ledger_pb2 as pb
 from fenrun.log.v1 import log_pb2
 from fenrun.type.v1 import type_pb2
 
+from services.kernel.chain import GENESIS
 from services.kernel.decider import Entry
 from services.kernel.refusals import GroupUnknown, MemberUnknown, OrderUnknown, PeriodUnknown, PostingUnknown
 from services.ledger import codec, explaining, past, sealed
@@ -109,9 +110,8 @@ def account_balances(sums: Mapping[Account, int], currency: str) -> list[pb.Acco
     ]
 
 
-async def order(connection: Connection, program_id: str, order_id: str, plans: Sequence[PlanVersion]) -> pb.GetOrderResponse:
-    """An order folded from its stream. Raises OrderUnknown."""
-    stored = await eventlog.streams(connection, program_id, [f"order/{order_id}"])
+def order(order_id: str, stored: Sequence[Stored], plans: Sequence[PlanVersion]) -> pb.GetOrderResponse:
+    """An order folded from its stream, oldest first. Raises OrderUnknown."""
     folded = fold_order([codec.read(one) for one in stored])
     if folded is None:
         raise OrderUnknown(order_id)
@@ -238,20 +238,20 @@ def posting_message(stored: Stored, number: int, posting: Posting, balance_after
     )
 
 
-async def explain(connection: Connection, program_id: str, posting_id: str, plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
-    """The whole story of one posting. Raises PostingUnknown."""
-    position, number = (int(part) for part in posting_id.split("."))
-    found = await eventlog.at(connection, program_id, [position - 1, position])
-    if not found or found[-1].position != position:
+def explain(
+    posting_id: str, history: Sequence[Stored], previous_hash: bytes | None, seals: Sequence[Seal], plans: Sequence[PlanVersion]
+) -> pb.ExplainResponse:
+    """The whole story of one posting. `history`: its entry and what stands before it in its stream, oldest first; the previous hash is of
+    the entry before it in the log. Raises PostingUnknown."""
+    if not history:
         raise PostingUnknown(posting_id)
-    stored = found[-1]
-    history = [codec.read(one) for one in await eventlog.streams(connection, program_id, [stored.stream]) if one.position < position]
-    answer = explaining.explain(codec.read(stored), number, history, plans)
-    answer.entry.CopyFrom(entry_message(stored, found[0].hash if position > 1 else bytes(32)))
-    seals = await sealed.seals(connection, program_id)
-    booked = booked_us(position, stored.occurred_us, seals)
+    *earlier, stored = history
+    number = int(posting_id.partition(".")[2])
+    answer = explaining.explain(codec.read(stored), number, [codec.read(one) for one in earlier], plans)
+    answer.entry.CopyFrom(entry_message(stored, previous_hash or GENESIS))
+    booked = booked_us(stored.position, stored.occurred_us, seals)
     answer.booked_at.CopyFrom(timestamp(booked))
-    late_for = adjusts(position, stored.occurred_us, seals)
+    late_for = adjusts(stored.position, stored.occurred_us, seals)
     if late_for is not None:
         answer.adjusts.CopyFrom(sealed.period_message(late_for))
         answer.sentences.insert(1, explaining.lateness(late_for, booked))

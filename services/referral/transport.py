@@ -75,8 +75,8 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
         limit = page_size(request.page_size)
         at_us = moment("at", request.at) if request.HasField("at") else None
         async with self._connect() as connection, eventlog.snapshot(connection):
-            await check_fresh(connection, request.program_id, request.consistency)
-            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            now = await check_fresh(connection, request.program_id, request.consistency)
+            as_of = await as_asked(connection, now, request)
             about, after = f"{request.member_id}:{at_us}:{as_of.asked}", ("", "", 0)
             if request.page_token:
                 call, of, role, scope, position = tokens.parts(request.page_token, "page_token", (str, str, str, str, int))
@@ -94,8 +94,8 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
     @unary
     async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
         async with self._connect() as connection:
-            await check_fresh(connection, request.program_id, request.consistency)
-            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            now = await check_fresh(connection, request.program_id, request.consistency)
+            as_of = await as_asked(connection, now, request)
             if not as_of.asked:
                 return await views.member(connection, request.program_id, request.member_id)
             member = await past.member(connection, request.program_id, request.member_id, as_of)
@@ -105,8 +105,8 @@ class ReferralTransport(referral_pb2_grpc.ReferralServiceServicer):
     async def GetUpline(self, request: pb.GetUplineRequest, context: Context) -> pb.GetUplineResponse:
         depth = request.max_depth or HIGHEST_UPLINE
         async with self._connect() as connection:
-            await check_fresh(connection, request.program_id, request.consistency)
-            as_of = await as_asked(connection, await eventlog.head(connection, request.program_id), request)
+            now = await check_fresh(connection, request.program_id, request.consistency)
+            as_of = await as_asked(connection, now, request)
             if not as_of.asked:
                 return await views.upline(connection, request.program_id, request.member_id, depth)
             members, more = await past.upline(connection, request.program_id, request.member_id, depth, as_of)

@@ -188,12 +188,17 @@ async def facts(connection: Connection, program_id: str, fact_ids: Sequence[str]
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
-async def plans(connection: Connection, program_id: str) -> list[Plan]:
-    """The program's plan versions, oldest first."""
+async def plans(connection: Connection, program_ids: Collection[str]) -> dict[str, list[Plan]]:
+    """The plan versions of each program, oldest first."""
     cursor = await connection.execute(
-        f"select position, hash from fenrun.entries where program_id = %s and {_IS_PLAN} order by position".encode(), [program_id]
+        "select a.program_id, e.position, e.hash from unnest(%s::text[]) as a(program_id) cross join lateral (select position, hash"
+        f" from fenrun.entries where program_id = a.program_id and {_IS_PLAN} offset 0) e order by position".encode(),
+        [array(program_ids)],
     )
-    return [Plan(*row) for row in await cursor.fetchall()]
+    found: dict[str, list[Plan]] = {program_id: [] for program_id in program_ids}
+    for program_id, position, hash_ in await cursor.fetchall():
+        found[program_id].append(Plan(position, hash_))
+    return found
 
 
 async def read(connection: Connection, program_id: str, after: int, limit: int, stream: str = "") -> list[Stored]:

@@ -19,7 +19,7 @@ from services.kernel.decider import Entry
 from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHead, Refusal, TokenInvalid
 from services.kernel.times import EARLIEST_US, LATEST_US
 from services.runtime import tokens
-from services.runtime.eventlog import Connection, head
+from services.runtime.eventlog import Connection, Head, head
 from services.runtime.stored import moment_fields
 from services.runtime.writer import DATABASE_LOST, Outcome, answer_to
 
@@ -280,30 +280,32 @@ def receipt(outcome: Outcome, entry: Entry) -> Any:
     }
 
 
-async def check_fresh(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> int:
-    """The head position, when it is as fresh as asked. Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
+async def check_fresh(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> Head:
+    """The head, when it is as fresh as asked. Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
 
     Inline views are changed in the transaction of the log and read from the same server, so the head is all there is to check.
     """
-    head_position, _ = await asked_for(connection, program_id, consistency)
-    return head_position
+    now, _ = await asked_for(connection, program_id, consistency)
+    return now
 
 
-async def asked_for(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> tuple[int, int]:
-    """(head position, position that an answer must include; 0: any answer will do).
-
-    Raises ProgramUnknown, NotFreshEnough, TokenInvalid.
-    """
+async def asked_for(connection: Connection, program_id: str, consistency: type_pb2.ReadConsistency) -> tuple[Head, int]:
+    """(head, position that an answer must include; 0: any answer will do). Raises ProgramUnknown, NotFreshEnough, TokenInvalid."""
     now = await head(connection, program_id)
+    return now, must_include(program_id, consistency, now.position)
+
+
+def must_include(program_id: str, consistency: type_pb2.ReadConsistency, head_position: int) -> int:
+    """The position that an answer must include; 0: any answer will do. Raises NotFreshEnough, TokenInvalid."""
     if consistency.WhichOneof("requirement") != "at_least_as_fresh":
-        return now.position, now.position if consistency.fully_consistent else 0
+        return head_position if consistency.fully_consistent else 0
     token_program, position = tokens.parts(consistency.at_least_as_fresh, "consistency.at_least_as_fresh", (str, int))
     assert isinstance(position, int)
     if token_program != program_id:
         raise TokenInvalid("consistency.at_least_as_fresh")
-    if position > now.position:
-        raise NotFreshEnough(position, now.position)
-    return now.position, position
+    if position > head_position:
+        raise NotFreshEnough(position, head_position)
+    return position
 
 
 def within(position: int, head_position: int) -> int:

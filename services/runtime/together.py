@@ -1,0 +1,75 @@
+"""Reads that callers ask for one by one and the database answers many at a time.
+
+Most of what a short read costs is the way to PostgreSQL and back, whether it asks for one row or for fifty. So what is asked while a
+statement is under way is asked together by the next one; there is no timer, and who asks alone is answered as soon as ever.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from services.runtime.eventlog import Connection
+from services.runtime.writer import DATABASE_LOST, Connect
+
+# Statements under way at once: while the rows of one are taken in, PostgreSQL works on another.
+AT_ONCE = 2
+
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
+
+
+class _Waiting(NamedTuple, Generic[Asked, Found]):
+    asked: Asked
+    answer: "asyncio.Future[Found]"
+
+
+class Together(Generic[Asked, Found]):
+    """One kind of read. `read` answers up to `most` of them in their order, for callers who have nothing to do with one another."""
+
+    def __init__(self, connect: Connect, read: Callable[[Connection, Sequence[Asked]], Awaitable[Sequence[Found]]], most: int) -> None:
+        self._connect = connect
+        self._read = read
+        self._most = most
+        self._waiting: deque[_Waiting[Asked, Found]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, asked: Asked) -> Found:
+        """The answer to one read, as of some moment after this call. Raises what reading it alone raises."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Found] = loop.create_future()
+        self._waiting.append(_Waiting(asked, answer))
+        if len(self._tasks) < AT_ONCE:
+            task = loop.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await answer
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            # Who has given up in the meantime is not asked for.
+            batch = [one for one in batch if not one.answer.done()]
+            if batch:
+                await self._answer(batch)
+
+    async def _answer(self, batch: Sequence[_Waiting[Asked, Found]]) -> None:
+        try:
+            async with self._connect() as connection:
+                found = await self._read(connection, [one.asked for one in batch])
+        except BaseException as error:
+            if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, DATABASE_LOST):
+                # One of them is at fault; alone, each answers for itself.
+                for one in batch:
+                    await self._answer([one])
+                return
+            for one in batch:
+                if not one.answer.done():
+                    # The server is stopping, where it is no Exception: nobody may wait for ever.
+                    one.answer.set_exception(error) if isinstance(error, Exception) else one.answer.cancel()
+            if not isinstance(error, Exception):
+                raise
+            return
+        for one, answer in zip(batch, found, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(answer)
