@@ -66,8 +66,9 @@ def _person(member_id: str, tier: str, binding: int, tier_position: int, role: s
     return fields | {"role": role, "scope": scope, "role_position": role_position, "weight": weight} if role else fields
 
 
-def person_message(person: f.Person) -> pb.Person:
-    return pb.Person(**_person(*person))
+def person_fields(person: f.Person) -> Fields:
+    """The fields of fenrun.log.v1.Person."""
+    return _person(*person)
 
 
 def _read_people(people: "list[pb.Person]") -> tuple[f.Person, ...]:

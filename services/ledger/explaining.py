@@ -4,10 +4,9 @@ Pure: `views.explain` brings the entries from the database, an auditor's report 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fenrun.ledger.v1 import ledger_pb2 as pb
-from fenrun.log.v1 import log_pb2
 
 from services.kernel.decider import Entry
 from services.kernel.money import exactly
@@ -55,15 +54,8 @@ def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence
     if not 0 < number <= len(postings):
         raise PostingUnknown(f"{entry.position}.{number}")
     posting = postings[number - 1]
-    answer = pb.ExplainResponse(
-        posting=log_pb2.Posting(
-            account=posting.account.value,  # type: ignore[arg-type]  # same numbers
-            member_id=posting.member_id,
-            amount_minor=posting.amount_minor,
-            asset=posting.asset,
-        ),
-    )
-    answer.sentences.append(_opening(posting, entry))
+    told: Any = posting._asdict()
+    answer = pb.ExplainResponse(posting=told, sentences=[_opening(posting, entry)])
     match entry.fact:
         case OrderPaid() | OrderRefunded() | OrderVoided():
             if isinstance(entry.fact, OrderVoided):
@@ -142,7 +134,8 @@ def _explain_shares(
     version = next(one for one in plans if one.position == after.decision.plan_position)
     people = after.decision.people
     _plan_of(answer, version)
-    answer.people.extend(codec.person_message(person) for person in people)
+    for person in people:
+        answer.people.add(**codec.person_fields(person))
     answer.sentences.append(
         f"Decided by plan {version.plan.plan_id} version {version.plan.version} (entry {version.position}),"
         " in force when the order was paid."
@@ -176,9 +169,8 @@ def _explain_shares(
 
 def _plan_of(answer: pb.ExplainResponse, version: PlanVersion) -> None:
     plan = version.plan
-    answer.plan.CopyFrom(
-        pb.ExplainedPlan(plan_id=plan.plan_id, version=plan.version, position=version.position, content_hash=version.content_hash)
-    )
+    answer.plan.plan_id, answer.plan.version = plan.plan_id, plan.version
+    answer.plan.position, answer.plan.content_hash = version.position, version.content_hash
 
 
 def _standing(number: int, person: Person, path: Sequence[Person]) -> str:
@@ -246,24 +238,22 @@ def _explain_share(
             why = why._replace(rounding="cap", text=f"{why.text} would be {to_major(uncapped, asset)}; the cap leaves")
     else:
         why = _why_whole(rule, payee, asset)
-    answer.shares.append(
-        pb.ExplainedShare(
-            line_no=line_no,
-            rule_id=rule.id,
-            generation=payee - 1 if payee and person and not person.role else getattr(rule, "level", 0),
-            tier=person.tier if person else "",
-            rate=why.rate,
-            base_minor=base,
-            exact_minor=why.exact,
-            entitled_before_minor=entitled_before,
-            entitled_after_minor=entitled_after,
-            amount_minor=amount,
-            kind=rule.kind,
-            asset=asset,
-            pool_minor=pool,
-            rounding=why.rounding,
-            member_id=person.member_id if person else "",
-        )
+    answer.shares.add(
+        line_no=line_no,
+        rule_id=rule.id,
+        generation=payee - 1 if payee and person and not person.role else getattr(rule, "level", 0),
+        tier=person.tier if person else "",
+        rate=why.rate,
+        base_minor=base,
+        exact_minor=why.exact,
+        entitled_before_minor=entitled_before,
+        entitled_after_minor=entitled_after,
+        amount_minor=amount,
+        kind=rule.kind,
+        asset=asset,
+        pool_minor=pool,
+        rounding=why.rounding,
+        member_id=person.member_id if person else "",
     )
     where = f"Line {line_no}" if line_no else "The order as a whole"
     if person:
@@ -383,7 +373,8 @@ def _explain_task(answer: pb.ExplainResponse, entry: Entry, posting: Posting, pl
     decided = entry.decision
     version = next(one for one in plans if one.position == decided.plan_position)
     _plan_of(answer, version)
-    answer.people.extend(codec.person_message(person) for person in decided.people)
+    for person in decided.people:
+        answer.people.add(**codec.person_fields(person))
     for _, shares in decided.lines:
         for share in shares:
             if not _concerns(share, posting, version.plan, decided.people):

@@ -46,29 +46,32 @@ class Together(Generic[Asked, Found]):
         return await answer
 
     async def _drain(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
-            # Who has given up in the meantime is not asked for.
-            batch = [one for one in batch if not one.answer.done()]
-            if batch:
-                await self._answer(batch)
+        batch: list[_Waiting[Asked, Found]] = []
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+                # Who has given up in the meantime is not asked for.
+                batch = [one for one in batch if not one.answer.done()]
+                if batch:
+                    await self._answer(batch)
+        finally:
+            # Nothing is left to cancel, unless this was cut off itself because the server is stopping: nobody may wait for ever.
+            for one in (*batch, *self._waiting):
+                one.answer.cancel()
 
     async def _answer(self, batch: Sequence[_Waiting[Asked, Found]]) -> None:
         try:
             async with self._connect() as connection:
                 found = await self._read(connection, [one.asked for one in batch])
-        except BaseException as error:
-            if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, DATABASE_LOST):
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, DATABASE_LOST):
                 # One of them is at fault; alone, each answers for itself.
                 for one in batch:
                     await self._answer([one])
                 return
             for one in batch:
                 if not one.answer.done():
-                    # The server is stopping, where it is no Exception: nobody may wait for ever.
-                    one.answer.set_exception(error) if isinstance(error, Exception) else one.answer.cancel()
-            if not isinstance(error, Exception):
-                raise
+                    one.answer.set_exception(error)
             return
         for one, answer in zip(batch, found, strict=True):
             if not one.answer.done():

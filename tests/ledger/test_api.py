@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.given import Client, day, line, money, reason
+from tests.ledger.stories import log_of
 
 
 @pytest.fixture
@@ -284,3 +285,80 @@ promotions:
     assert (again.orders, again.reversed, again.period_reversed) == (2, failed.reversed, failed.period_reversed)
     assert head(client) == before
     assert client.balance("bo")["pending"] == 100
+
+
+def test_reads_that_come_together_are_answered_each_for_itself(client: Client, channel: grpc.Channel, fresh_program_id: Any) -> None:
+    """Of two programs, with reads among them that are refused, and one that no bigint holds."""
+    other = Client.of_new_program(channel, fresh_program_id())
+    for one in (client, other):
+        one.publish()
+        for member, referrer in (("A", ""), ("B", "A"), ("C", "B")):
+            one.enroll(member, referrer)
+    client.order("O1", "C", line(1, 17903))
+    other.order("O1", "B", line(1, 4000), line(2, 500))
+    other.order("O2", "C", line(1, 100))
+    early = type_pb2.ReadConsistency(at_least_as_fresh=other.complete("O2").receipt.consistency_token)
+
+    def balance(program_id: str, member_id: str, **more: Any) -> Any:
+        request = lp.GetBalanceRequest(program_id=program_id, member_id=member_id, **more)
+        return lambda: client.ledger.GetBalance.future(request)
+
+    def order(program_id: str, order_id: str, **more: Any) -> Any:
+        request = lp.GetOrderRequest(program_id=program_id, order_id=order_id, **more)
+        return lambda: client.ledger.GetOrder.future(request)
+
+    def explanation(program_id: str, posting_id: str) -> Any:
+        return lambda: client.ledger.Explain.future(lp.ExplainRequest(program_id=program_id, posting_id=posting_id))
+
+    def answer(future: Any) -> Any:
+        try:
+            return future.result()
+        except grpc.RpcError as error:
+            return reason(error)
+
+    last = head(other)
+    reads = [
+        *(balance(one.program_id, member) for one in (client, other) for member in ("A", "B", "C", "D")),
+        balance("nowhere", "A"),
+        balance(other.program_id, "A", consistency=early),
+        balance(client.program_id, "A", consistency=early),
+        balance(client.program_id, "A", asset="GBP"),
+        balance(client.program_id, "A", asset="stars"),
+        balance(client.program_id, "D", asset="stars"),
+        *(order(one.program_id, order_id) for one in (client, other) for order_id in ("O1", "O2")),
+        order("nowhere", "O1"),
+        order(other.program_id, "O2", consistency=early),
+        *(explanation(other.program_id, f"{position}.1") for position in range(1, last + 2)),
+        explanation(client.program_id, "9999999999999999999.1"),
+        explanation("nowhere", "1.1"),
+    ]
+    alone = [answer(read()) for read in reads]
+    together = [read() for read in reads for _ in range(4)]
+    assert [answer(future) for future in together] == [found for found in alone for _ in range(4)]
+
+    asked = iter(alone)
+    balances = [next(asked) for _ in range(8)]
+    past = [answer(balance(one.program_id, member, position=head(one))()) for one in (client, other) for member in ("A", "B", "C", "D")]
+    assert balances == past, "now is as of the head"
+    assert [found.balance.pending_minor for found in balances[:3]] == [0, 1790, 0]
+    assert balances[3] == balances[7] == (grpc.StatusCode.NOT_FOUND, "MEMBER_UNKNOWN", balances[3][2])
+    assert next(asked)[1] == "PROGRAM_UNKNOWN"
+    assert next(asked) == balances[4]
+    assert next(asked)[1] == "TOKEN_INVALID"
+    assert next(asked) == balances[0]
+    assert [next(asked)[1] for _ in range(2)] == ["ASSET_UNKNOWN"] * 2
+    first, unknown, *others = (next(asked) for _ in range(4))
+    assert (first.order.lines[0].base_minor, unknown[1]) == (17903, "ORDER_UNKNOWN")
+    assert [len(one.order.lines) for one in others] == [2, 1]
+    assert next(asked)[1] == "PROGRAM_UNKNOWN"
+    assert next(asked) == others[1]
+    explained = [next(asked) for _ in range(last + 1)]
+    entries = {entry.position: entry for entry in log_of(other)}
+    for position, found in enumerate(explained, start=1):
+        if isinstance(found, lp.ExplainResponse):
+            assert found.entry == entries[position]
+        else:
+            assert found[1] == "POSTING_UNKNOWN"
+    assert sum(isinstance(found, lp.ExplainResponse) for found in explained) == 2, "the two orders moved money"
+    assert next(asked)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+    assert next(asked)[1] == "PROGRAM_UNKNOWN"
