@@ -22,6 +22,8 @@ from services.runtime.writer import Connect
 
 log = structlog.get_logger()
 
+# What was appended to within so many seconds is told in one go: a follower that rests is woken no more often than that.
+TOLD_EVERY_S = 0.05
 # A follower that is so many bytes behind with listening is told nothing more until it has read them.
 UNREAD = 64 * 1024
 # Between the end of a follower and the start of the next, in seconds, doubling from the first to the last.
@@ -39,21 +41,28 @@ class FollowerProcess(Awaiting):
         self._process: BaseProcess | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
+        # Programs it has not been told of yet, and the call that will.
+        self._untold: set[str] = set()
+        self._telling: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def appended(self, program_id: str) -> None:
         """This process appended to a program."""
-        self._say(program_id)
+        self._untold.add(program_id)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell)
 
     def hurry(self) -> None:
-        self._say("")
+        self._tell("")
 
     async def close(self, within_s: float) -> None:
         """Lets the follower finish its batches and give its leases back, but no longer than this."""
         self._closing = True
         self._moved.close()
+        if self._telling:
+            self._telling.cancel()
         if self._writer:
             self._writer.close()
         if self._process:
@@ -63,10 +72,13 @@ class FollowerProcess(Awaiting):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _say(self, line: str) -> None:
-        writer = self._writer
+    def _tell(self, *more: str) -> None:
+        writer, lines, self._untold = self._writer, (*self._untold, *more), set()
+        if self._telling:
+            self._telling.cancel()
+            self._telling = None
         if writer and not writer.is_closing() and writer.transport.get_write_buffer_size() < UNREAD:
-            writer.write(f"{line}\n".encode())
+            writer.write("".join(f"{line}\n" for line in lines).encode())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
