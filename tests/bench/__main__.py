@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import database, grow, machine, peers, picture, report, retail, shop
+from tests.bench import database, grow, machine, peers, picture, pieces, report, retail, shop
 from tests.bench.cases import BATCH_200, CASES, COMPARED, ORDERS, PEERS, PGLEDGER, RATIOS, READING, UNITS
 from tests.bench.goals import Results, goals, rate
 from tests.bench.load import Case
@@ -55,6 +55,7 @@ def section(found: Results, files: retail.Retail | None) -> list[str]:
         sizes = [run.items for run in found.runs[REPLAY]]
         others.append(Row(f"replay of the program above, {min(sizes):,} to {max(sizes):,} entries", "entries", found.runs[REPLAY]))
     lines += titled("Start, import and replay", report.rates(others))
+    lines += titled("Where the microseconds of an order go, in a batch of 500", pieces.told(found.pieces))
     lines += titled("The import, audited", report.audits(found.audits) if found.audits else [])
     told = [one for one in found.growth if one.orders]
     lines += titled("Bytes on disk for a one-line order with three payees", report.growth(told) if told else [])
@@ -119,11 +120,15 @@ def main() -> None:
                 bench.round(number, keys)
             if told.peers:
                 bench.replay(shop.TREE.program)
+            taken = pieces.Pieces()
+            if not told.peers and not told.only:
+                bench.settle()
+                taken = pieces.run(bench.where.dsn, shop.TREE, rounds)
             how = [f"rounds: {rounds}, a run: {times_s[1]:g} s after {times_s[0]:g} s of warm-up"]
             header = begins(bench, "{}", scratch, commit)
         steps = grow.run(told.grow, rounds, client, scratch, times_s) if told.grow else []
     how += [f"minutes in all: {(time.monotonic() - began) / 60:.0f}", *["a smoke test"] * told.quick]
-    found = Results(bench.runs, bench.audits, bench.growth, steps)
+    found = Results(bench.runs, bench.audits, bench.growth, steps, taken)
     lines = [header[0].format(", ".join(how)), *header[1:], *(peers_section(found) if told.peers else section(found, bench.retail))]
     print("", *lines, "", sep="\n")
     output = told.output or (None if told.quick or told.only else DOCUMENT)

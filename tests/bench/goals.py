@@ -8,6 +8,7 @@ from tests.bench import cases
 from tests.bench.auditing import Audited
 from tests.bench.grow import Step
 from tests.bench.load import Case, Measured
+from tests.bench.pieces import Pieces
 from tests.bench.report import Growth, spread, table
 from tests.bench.running import IMPORT, REPLAY, START
 
@@ -20,6 +21,7 @@ class Results:
     audits: Sequence[Sequence[Audited]] = ()
     growth: Sequence[Growth] = ()
     steps: Sequence[Step] = ()
+    pieces: Pieces = field(default_factory=Pieces)
 
     def of(self, key: str) -> list[Measured]:
         return self.runs.get(key, [])
