@@ -127,6 +127,7 @@ GOALS = (
     Goal("RecordOrders of 200 over pgledger, hot account", 25, rate(cases.BATCH_200, cases.PGLEDGER), digits=1),
     Goal("StreamOrders of 200 over RecordOrders of 200, 8 under way", 0.9, rate(cases.STREAM_4, cases.BATCH_200)),
     Goal("RecordOrder over a no-op call, 64 in flight", 0.6, rate(cases.UNARY[64], cases.NOOP_64)),
+    Goal("RecordOrder to two servers over one, 64 in flight", 1, rate(cases.TWO_SERVERS, cases.UNARY[64])),
     Goal("RecordOrder alone: p50 over that of a no-op call and a commit", 1.5, alone, least=False),
     Goal("1,000 programs over one, 64 in flight", 0.8, rate(cases.PROGRAMS, cases.UNARY[64])),
     Goal("import of Online Retail", 40_000, lambda found: [run.per_s for run in found.of(IMPORT)], unit="lines/s", digits=0),

@@ -2,6 +2,7 @@
 answer."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter, deque
@@ -40,6 +41,8 @@ class Case:
     shop: Shop = TREE
     # Callers of RecordOrders beside those who are measured.
     writers: int = 0
+    # Servers of the same database that callers are divided among.
+    servers: int = 1
 
     @property
     def records(self) -> bool:
@@ -55,6 +58,8 @@ class Where:
     dsn: str
     server_pid: int
     database_pid: int
+    # Other servers of the same database.
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Window:
     """When to count. Before it everything warms up; after it callers finish what they have under way and stop."""
 
     def __init__(self, where: Where, warm_s: float, measure_s: float) -> None:
-        self._meter = Meter(where.server_pid, where.database_pid)
+        self._meter = Meter((where.server_pid, *(pid for _, pid in where.beside)), where.database_pid)
         self.begin = time.perf_counter() + warm_s
         self.end = self.begin + measure_s
         self._calls: list[tuple[float, float, int]] = []
@@ -132,15 +137,18 @@ def run(case: Case, where: Where, name: str, warm_s: float, measure_s: float) ->
 
 async def _calls(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
     orders = Orders(name, case.shop)
-    async with grpc.aio.insecure_channel(where.address, options=CHANNEL_OPTIONS) as channel:
-        await channel.channel_ready()
+    async with contextlib.AsyncExitStack() as closing:
+        channels = []
+        for address in (where.address, *(address for address, _ in where.beside)):
+            channels.append(await closing.enter_async_context(grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)))
+            await channels[-1].channel_ready()
         window, beside = Window(where, warm_s, measure_s), Window(where, warm_s, measure_s)
         async with asyncio.TaskGroup() as group:
             group.create_task(window.watch())
-            for _ in range(case.in_flight):
-                group.create_task(CALLERS[case.call](channel, window, orders, case.batch))
+            for number in range(case.in_flight):
+                group.create_task(CALLERS[case.call](channels[number % len(channels)], window, orders, case.batch))
             for _ in range(case.writers):
-                group.create_task(_batch(channel, beside, orders, WRITERS_BATCH))
+                group.create_task(_batch(channels[0], beside, orders, WRITERS_BATCH))
     return window.measured(orders)
 
 

@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 BUSY_COLUMNS = (0, 1, 2, 5, 6, 7)
 # proc_pid_stat(5), counted from the state, which follows the name: ppid, and utime stime cutime cstime.
 PARENT, TIMES = 1, slice(11, 15)
-# No process has this id: for a meter that has nobody to watch.
+# No process has this id: for a meter without a database to watch.
 NOBODY = -1
 
 
@@ -38,10 +39,10 @@ class Usage:
 
 
 class Meter:
-    """Reads how much time the server, the database, the client and everybody have used. `client`: this process, or also its children."""
+    """Reads how much time the servers, the database, the client and everybody have used. `client`: this process, or also its children."""
 
-    def __init__(self, server_pid: int, database_pid: int, children: bool = False) -> None:
-        self._server_pid, self._database_pid, self._children = server_pid, database_pid, children
+    def __init__(self, server_pids: Collection[int], database_pid: int, children: bool = False) -> None:
+        self._server_pids, self._database_pid, self._children = server_pids, database_pid, children
         self.restart()
 
     def restart(self) -> None:
@@ -59,7 +60,8 @@ class Meter:
         if self._children:
             client += children_s()
         stats = _stats()
-        return time.perf_counter(), busy, _of_tree(stats, self._server_pid), _of_tree(stats, self._database_pid), client
+        server = sum(_of_tree(stats, pid) for pid in self._server_pids)
+        return time.perf_counter(), busy, server, _of_tree(stats, self._database_pid), client
 
 
 def children_s() -> float:

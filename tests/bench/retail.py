@@ -70,7 +70,7 @@ def run(retail: Retail, where: Where, program: str, scratch: Path, owner: psycop
     command = [sys.executable, "-m", "services", "import", str(retail.directory), "--program", program, "--target", where.address]
     command += ["--plan", str(plan), "--currency", "GBP", "--complete-after", COMPLETE_AFTER_DAYS]
     command += ["--rejected", str(rejected), "--no-progress"]
-    meter = Meter(where.server_pid, where.database_pid, children=True)
+    meter = Meter([where.server_pid], where.database_pid, children=True)
     done = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     usage = meter.usage()
     if done.returncode:

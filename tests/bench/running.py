@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ class Bench:
         self.settle()
         before, sizes = shop.books(self._channel, case.shop) if case.records else {}, self._sizes()
         run = RUNS.get(case.call, load.run)
-        measured = self._client.submit(run, case, self.where, name, *(times_s or self._times_s)).result()
+        with beside(self.where, self._scratch, case.servers - 1) as where:
+            measured = self._client.submit(run, case, where, name, *(times_s or self._times_s)).result()
         if case.records:
             measured.behind_s = self.settle()
             for program, books in shop.books(self._channel, case.shop).items():
@@ -149,7 +151,7 @@ class Bench:
         behind_s = time.monotonic() - began
         # Signing checkpoints and vacuuming go on by themselves, the latter for long: a run need not begin with the end of them.
         for _ in range(RESTS):
-            meter = Meter(self.where.server_pid, self.where.database_pid)
+            meter = Meter([self.where.server_pid], self.where.database_pid)
             time.sleep(REST_S)
             usage = meter.usage()
             if usage.percent(usage.server_s + usage.database_s) < RESTING_PERCENT:
@@ -162,7 +164,7 @@ class Bench:
 
     def replay(self, program: str) -> Measured:
         """The log folded from its first entry and compared with every live row. Raises Lost when one differs."""
-        meter = Meter(self.where.server_pid, self.where.database_pid)
+        meter = Meter([self.where.server_pid], self.where.database_pid)
         request = ops_pb2.VerifyProjectionsRequest(program_id=program)
         steps = ops_pb2_grpc.OpsServiceStub(self._channel).VerifyProjections(request, timeout=REPLAY_S)
         results = [step.result for step in steps if step.WhichOneof("step") == "result"]
@@ -192,18 +194,33 @@ def opened(scratch: Path, client: ProcessPoolExecutor, times_s: tuple[float, flo
 @contextlib.contextmanager
 def serving(scratch: Path) -> Iterator[Where]:
     """A durable database and a server, each in a process of its own, while the block lasts."""
-    with EmbeddedPostgres(scratch / "data") as database, (scratch / "server.log").open("wb") as log:
-        address = _free_address()
-        command = [sys.executable, "-m", "services", "serve", "--listen", address]
-        signing.create(scratch / KEY_FILE, "bench.example")
-        # Everything on: the tree is kept, and checkpoints of it are signed and published.
-        told = {"DSN": database.dsn, "DATA_DIR": scratch / "none", "CHECKPOINT_KEY_FILE": scratch / KEY_FILE}
-        told |= {"CHECKPOINT_DIR": scratch / "checkpoints", "CHECKPOINT_SECONDS": 1}
-        environment = retail.environment(**{f"FENRUN_{name}": str(value) for name, value in told.items()})
+    signing.create(scratch / KEY_FILE, "bench.example")
+    with EmbeddedPostgres(scratch / "data") as database, _server(database.dsn, scratch, "server.log") as (address, pid):
+        yield Where(address, database.dsn, pid, database.pid)
+
+
+@contextlib.contextmanager
+def beside(where: Where, scratch: Path, others: int) -> Iterator[Where]:
+    """So many other servers of the same database, while the block lasts."""
+    with contextlib.ExitStack() as closing:
+        started = [closing.enter_context(_server(where.dsn, scratch, f"beside{number}.log")) for number in range(others)]
+        yield replace(where, beside=tuple(started))
+
+
+@contextlib.contextmanager
+def _server(dsn: str, scratch: Path, log_name: str) -> Iterator[tuple[str, int]]:
+    """(address, process) of a server of a database, while the block lasts."""
+    # Everything on: the tree is kept, and checkpoints of it are signed and published.
+    told = {"DSN": dsn, "DATA_DIR": scratch / "none", "CHECKPOINT_KEY_FILE": scratch / KEY_FILE}
+    told |= {"CHECKPOINT_DIR": scratch / "checkpoints", "CHECKPOINT_SECONDS": 1}
+    environment = retail.environment(**{f"FENRUN_{name}": str(value) for name, value in told.items()})
+    address = _free_address()
+    command = [sys.executable, "-m", "services", "serve", "--listen", address]
+    with (scratch / log_name).open("wb") as log:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            _await_ready(server, address, scratch / "server.log")
-            yield Where(address, database.dsn, server.pid, database.pid)
+            _await_ready(server, address, scratch / log_name)
+            yield address, server.pid
         finally:
             stop(server)
 
@@ -240,7 +257,7 @@ def starts(directory: Path) -> Measured:
     directory.mkdir(exist_ok=True)
     if not (directory / "data").exists():
         _start(directory, lambda channel: shop.open_books(channel, shop.tree("started", shop.MEMBERS // 10)))
-    meter = Meter(NOBODY, NOBODY, children=True)
+    meter = Meter((), NOBODY, children=True)
     latencies_s = [_start(directory, lambda channel: shop.Books.of(channel, "started")) for _ in range(STARTS)]
     return Measured(sum(latencies_s), meter.usage(), STARTS, latencies_s)
 
