@@ -2,7 +2,8 @@
 
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from services.kernel.refusals import ProgramUnknown
 from services.runtime.stored import Stored
 
 Connection = AsyncConnection[tuple[Any, ...]]
+# How to borrow one.
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 # '0' is the character after '/'.
 _IS_PLAN = "stream >= 'plan/' and stream < 'plan0'"
@@ -302,18 +305,28 @@ def beginning(program_id: str, currency: str) -> Head:
     return Head(program_id, currency, 0, GENESIS, 0)
 
 
-async def append(connection: Connection, expected: Head, entries: Sequence[Stored], changes: Iterable[Changes]) -> None:
+class Append(NamedTuple):
+    """Entries for a program's log, where it should end for them, and the folds of inline views that go with them."""
+
+    expected: Head
+    entries: Sequence[Stored]
+    folds: Sequence[Fold]
+
+    def functions(self) -> tuple[str, ...]:
+        """The functions that fold it. What is folded by the same ones can be appended together."""
+        return tuple([fold.function for fold in self.folds])
+
+
+async def append(connection: Connection, expected: Head, entries: Sequence[Stored], folds: Iterable[Fold]) -> None:
     """Appends entries and folds every inline view, in one statement and so one transaction.
 
     Raises HeadMoved, and then wrote nothing, unless the log still ends with the very entry that was expected and no view was rebuilt.
     """
     calls, values, last = [], [], entries[-1]
-    _, _, streams, versions, types, fact_ids, occurred, recorded, actors, facts, decisions, hashes = zip(*entries, strict=True)
-    for change in changes:
-        for fold in change.folds():
-            arguments = "".join(f", %s::{type_name}[]" for type_name in fold.types)
-            calls.append(f", {fold.function}(h.base, %s::text{arguments})")
-            values += [expected.program_id, *fold.arguments]
+    for fold in folds:
+        arguments = "".join(f", %s::{type_name}[]" for type_name in fold.types)
+        calls.append(f", {fold.function}(h.base, %s::text{arguments})")
+        values += [expected.program_id, *fold.arguments]
     parameters: list[Any] = [
         *values,
         expected.program_id,
@@ -322,6 +335,60 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         expected.rebuilt,
         last.hash,
         last.recorded_us,
+        *_columns(entries),
+    ]
+    statement = f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %s, %b, %s, {_COLUMNS}) as h(base)"
+    try:
+        await connection.execute(statement.encode(), parameters)
+    except psycopg.Error as error:
+        if error.sqlstate == "FR001":
+            raise HeadMoved from None
+        raise
+
+
+async def append_together(connection: Connection, appends: Sequence[Append]) -> set[str]:
+    """Appends to several programs, all folded by the same functions, in one statement and so one transaction; the programs appended to.
+
+    A program whose head moved, or is held by somebody else, is left as it is, and nobody waits for it. Whatever is raised, nothing was
+    written to any of them.
+    """
+    heads = [one.expected for one in appends]
+    lasts = [one.entries[-1] for one in appends]
+    of = [(number, entry) for number, one in enumerate(appends, 1) for entry in one.entries]
+    calls, values = [], []
+    for folds in zip(*(one.folds for one in appends), strict=True):
+        # The arguments of each program are a text that its own call takes apart.
+        arguments = "".join(f", (%s::text[])[h.n]::{type_name}[]" for type_name in folds[0].types)
+        calls.append(f", {folds[0].function}(h.base, h.program{arguments})")
+        values += [array(column) for column in zip(*(fold.arguments for fold in folds), strict=True)]
+    parameters: list[Any] = [
+        *values,
+        texts([head.program_id for head in heads]),
+        integers(head.position for head in heads),
+        ByteaArray([head.hash for head in heads]),
+        integers(head.rebuilt for head in heads),
+        integers(last.position for last in lasts),
+        ByteaArray([last.hash for last in lasts]),
+        integers(last.recorded_us for last in lasts),
+        integers(number for number, _ in of),
+        integers(entry.position for _, entry in of),
+        *_columns([entry for _, entry in of]),
+    ]
+    statement = (
+        f"select h.program{''.join(calls)} from fenrun.append_together(%s::text[], %s::bigint[], %b::bytea[], %s::bigint[], %s::bigint[],"
+        f" %b::bytea[], %s::bigint[], %s::bigint[], %s::bigint[], {_COLUMNS}) as h"
+    )
+    cursor = await connection.execute(statement.encode(), parameters)
+    return {program_id for program_id, *_ in await cursor.fetchall()}
+
+
+_COLUMNS = "%s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]"
+
+
+def _columns(entries: Sequence[Stored]) -> list[Any]:
+    """What both functions take of entries."""
+    _, _, streams, versions, types, fact_ids, occurred, recorded, actors, facts, decisions, hashes = zip(*entries, strict=True)
+    return [
         texts(streams),
         integers(versions),
         texts(types),
@@ -331,13 +398,3 @@ async def append(connection: Connection, expected: Head, entries: Sequence[Store
         texts(actors),
         *(ByteaArray(column) for column in (facts, decisions, hashes)),
     ]
-    statement = (
-        f"select h.base{''.join(calls)} from fenrun.append(%s, %s, %b, %s, %b, %s, %s::text[], %s::bigint[], %s::text[], %s::text[],"
-        " %s::bigint[], %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]) as h(base)"
-    )
-    try:
-        await connection.execute(statement.encode(), parameters)
-    except psycopg.Error as error:
-        if error.sqlstate == "FR001":
-            raise HeadMoved from None
-        raise

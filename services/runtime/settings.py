@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     # Where the command line finds a server; None: the embedded default.
     target: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    # Connections to PostgreSQL; each program that writes uses one at a time.
+    # Connections to PostgreSQL; a program that writes uses one at a time at most, and none while it only decides.
     pool_size: int = 10
     # Commands that one append takes at most.
     batch_limit: int = 500

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import psycopg
 import structlog
@@ -19,7 +20,8 @@ from psycopg_pool import PoolTimeout
 from services.kernel.decider import Answer, Draft, Entry, NotLoaded, Repeated
 from services.kernel.refusals import Malformed, Refusal, Unavailable
 from services.runtime import eventlog
-from services.runtime.eventlog import Changes, Connection, Head, HeadMoved
+from services.runtime.appending import Appender
+from services.runtime.eventlog import Append, Changes, Connection, Head, HeadMoved
 from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
@@ -133,7 +135,7 @@ class _Left:
     members: int = 0
 
 
-Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+Connect = eventlog.Connect
 
 
 class Writer:
@@ -167,6 +169,7 @@ class Writer:
         self._members_kept = 0
         # Programs that another process wrote to lately, and until when this one asks for their heads again each time.
         self._shared: dict[str, float] = {}
+        self._appender = Appender(connect, DATABASE_LOST)
 
     async def submit(self, program_id: str, command: Any, actor: str) -> Outcome:
         """Decides and records one command. Raises its Refusal."""
@@ -193,6 +196,7 @@ class Writer:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+        await self._appender.close()
 
     async def _drain(self, program_id: str, queue: _Queue) -> None:
         try:
@@ -229,8 +233,7 @@ class Writer:
         while batch:
             began_s, known = loop.time(), self._recall(program_id)
             try:
-                async with self._connect() as connection:
-                    done = await self._attempt(connection, program_id, batch, known, lock=contended)
+                done = await self._attempt(program_id, batch, known, lock=contended)
                 batch, contended, waited_s, pause_s = batch[done:], False, 0.0, 0.01
             except HeadMoved:
                 # Another process is writing too. Where that came between asking for the head and appending, the next attempt holds the head
@@ -276,23 +279,33 @@ class Writer:
                     await self._settle(program_id, [item], queue)
                 return
 
-    async def _attempt(self, connection: Connection, program_id: str, batch: Sequence[_Waiting], known: _Left | None, lock: bool) -> int:
+    async def _attempt(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None, lock: bool) -> int:
         """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
         if lock:
-            async with connection.transaction():
+            async with self._connect() as connection, connection.transaction():
                 before = await eventlog.head(connection, program_id, lock=True)
-                answers, after, states = await self._decide_and_append(connection, before, batch, None)
+                answers, after, states, append = await self._decide(connection, before, batch, None)
+                if append:
+                    await eventlog.append(connection, *append)
         else:
-            before = known.head if known else await eventlog.head(connection, program_id)
-            answers, after, states = await self._decide_and_append(connection, before, batch, known)
+            # Given back before appending: who holds one must not wait for another.
+            async with _Borrowing(self._connect) as borrowing:
+                connection = cast(Connection, borrowing)
+                before = known.head if known else await eventlog.head(connection, program_id)
+                answers, after, states, append = await self._decide(connection, before, batch, known)
+            if append:
+                await self._appender.append(append, alone=self._is_shared(program_id))
         # Only now is everything committed.
         for item, answer in zip(batch, answers, strict=False):
             _resolve(item, answer)
-        if program_id not in self._shared or self._shared[program_id] < asyncio.get_running_loop().time():
+        if not self._is_shared(program_id):
             self._remember(program_id, after, states)
         if after.position > before.position:
             self._appended(program_id)
         return len(answers)
+
+    def _is_shared(self, program_id: str) -> bool:
+        return program_id in self._shared and self._shared[program_id] >= asyncio.get_running_loop().time()
 
     def _recall(self, program_id: str) -> "_Left | None":
         """What is remembered of a program, and no longer is: whatever fails from here on was decided from something doubtful."""
@@ -312,10 +325,13 @@ class Writer:
         while self._members_kept > MEMBERS_KEPT or len(self._left) > PROGRAMS_KEPT:
             self._recall(next(iter(self._left)))
 
-    async def _decide_and_append(
+    async def _decide(
         self, connection: Connection, head: Head, batch: Sequence[_Waiting], known: "_Left | None"
-    ) -> tuple[list[Outcome | Refusal], Head, dict[str, Any]]:
-        """(an answer for each command that was decided, the head and the states after them). Without `known` the head was read just now."""
+    ) -> tuple[list[Outcome | Refusal], Head, dict[str, Any], Append | None]:
+        """(an answer for each command that was decided, the head and the states after them, what is to be appended before they hold).
+
+        Without `known` the head was read just now.
+        """
         states: dict[str, Any] = dict(known.states) if known else {}
         if self._by_command[type(batch[0].command)].alone(batch[0].command):
             # It looks at everything of some kind; what others left would only be in its way.
@@ -371,14 +387,36 @@ class Writer:
                         other.evolve(states[other.name], entry)
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
-            await eventlog.append(connection, expected, stored_entries, changes.values())
-        elif known or any(isinstance(answer, Refusal) for answer in answers):
+            return answers, head, states, Append(expected, stored_entries, [fold for one in changes.values() for fold in one.folds()])
+        if known or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
         else:
             # Nobody has asked whether what was read is as of the head: it is not remembered.
             states = {}
-        return answers, head, states
+        return answers, head, states, None
+
+
+class _Borrowing:
+    """Borrows a connection with the first statement: where everything is remembered there is none. All that loads uses is `execute`."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._lent: AbstractAsyncContextManager[Connection] | None = None
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._connection is not None and self._lent is not None:
+            await self._lent.__aexit__(kind, error, traceback)
+
+    async def execute(self, *arguments: Any, **options: Any) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        if self._connection is None:
+            self._lent = self._connect()
+            self._connection = await self._lent.__aenter__()
+        return await self._connection.execute(*arguments, **options)
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:

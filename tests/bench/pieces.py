@@ -64,19 +64,6 @@ class _Timer:
         self.waited_us = (time.perf_counter_ns() - self._wall_ns) / 1000 / ORDERS - self.python_us
 
 
-class _Some:
-    """Changes that were collected before, or some of them."""
-
-    def __init__(self, folds: Sequence[Fold]) -> None:
-        self._folds = list(folds)
-
-    def add(self, entry: Entry) -> None:
-        raise AssertionError("everything was taken in before")
-
-    def folds(self) -> list[Fold]:
-        return self._folds
-
-
 def run(dsn: str, one: shop.Shop, rounds: int) -> Pieces:
     """Of a program that is open and at rest. A round before the first warms up, and meets everybody who buys."""
     return asyncio.run(_run(dsn, one, rounds))
@@ -118,12 +105,12 @@ async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pie
     for piece, some in alone.items():
         async with connection.transaction(force_rollback=True):
             with _Timer() as timer:
-                await eventlog.append(connection, head, stored, [_Some(some)])
+                await eventlog.append(connection, head, stored, some)
         log_us = pieces.postgres_us[LOG][-1] if piece != LOG else 0.0
         pieces.postgres_us.setdefault(piece, []).append(timer.waited_us - log_us)
     async with connection.transaction(force_rollback=True):
         with _Timer() as timer:
-            await eventlog.append(connection, head, stored, [_Some(folds)])
+            await eventlog.append(connection, head, stored, folds)
         pieces.waited("append, in all", timer)
         for piece, projection in (("follow: statistics", Statistics()), ("follow: tree", Tree())):
             with _Timer() as timer:
