@@ -55,10 +55,9 @@ LONGEST_ERROR = 500
 # a batch for each of them costs more than they do; and where they come by the thousand, a row that many of them change is written once.
 REST_S = 0.25
 # A projection rests in a program for so many times as long as a batch took that left nothing behind, but no longer than this: what a batch
-# costs whatever it holds, such as everybody above its buyers, is then a small part of all work. Half of PATIENCE_S, because who waits at
-# another server can hurry nobody.
-REST, LONGEST_REST_S = 10, PATIENCE_S / 2
-# ... unless so many entries wait: then a batch is worth its cost, and a longer one would keep waiting who asks.
+# costs whatever it holds, such as everybody above its buyers, is then a small part of all work ...
+REST, LONGEST_REST_S = 10, 4.0
+# ... unless so many entries wait, for then a batch is worth its cost, and a longer one would keep waiting who asks.
 ENOUGH = BATCH // 2
 
 
@@ -85,6 +84,8 @@ class Lag(NamedTuple):
     taken: bool
     # Entries that it has not folded.
     behind: int
+    # Somebody waits, at whichever server.
+    asked: bool
 
 
 class Poisoned(Exception):
@@ -110,6 +111,16 @@ async def reached(connection: Connection, projection: str, program_id: str) -> i
     return int(row[0]) if row else 0
 
 
+async def _ask(connection: Connection, projection: str, program_id: str) -> None:
+    """Says to whoever follows, at another server too, that somebody waits; one who is at a batch need not be told."""
+    await connection.execute(
+        "update fenrun.followed f set asked = true from (select program_id, projection from fenrun.followed"
+        " where program_id = %s and projection = %s and not asked for update skip locked) g"
+        " where f.program_id = g.program_id and f.projection = g.projection",
+        [program_id, projection],
+    )
+
+
 class Awaiting:
     """What waits for projections, whoever follows with them. Bound to one event loop."""
 
@@ -126,17 +137,21 @@ class Awaiting:
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         news = self._moved.join(program_id)
+        hurried = False
         try:
             while True:
                 news.clear()
                 async with self._connect() as connection:
                     come_to = await reached(connection, projection, program_id)
+                    if come_to < position and hurried:
+                        await _ask(connection, projection, program_id)
                 left_s = until - loop.time()
                 if come_to >= position:
                     return
                 if left_s <= 0 or self._closing:
                     raise NotFreshEnough(position, come_to)
                 self.hurry()
+                hurried = True
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
         finally:
@@ -269,7 +284,7 @@ class Follower(Awaiting):
                 self._later[key] = now + POLL_S
             elif self._later.get(key, now) > now:
                 continue
-            elif self._rests.get(key, now) > now and lag.behind < ENOUGH and not hurried:
+            elif self._rests.get(key, now) > now and lag.behind < ENOUGH and not (hurried or lag.asked):
                 self._wanted.add(lag.program_id)
             else:
                 due.append(lag)
@@ -289,7 +304,7 @@ class Follower(Awaiting):
         """Which projections are behind the log in these programs."""
         cursor = await connection.execute(
             "select p.program_id, n.projection, coalesce(f.holder <> %s and f.held_until > clock_timestamp(), false),"
-            " p.head_position - coalesce(f.position, 0)"
+            " p.head_position - coalesce(f.position, 0), coalesce(f.asked, false)"
             " from unnest(%s::text[]) as a(program_id) join fenrun.programs p on p.program_id = a.program_id and p.currency <> ''"
             " cross join unnest(%s::text[]) as n(projection)"
             " left join fenrun.followed f on f.program_id = p.program_id and f.projection = n.projection"
@@ -416,7 +431,8 @@ class Follower(Awaiting):
 
     async def _advance(self, connection: Connection, projection: str, program_id: str, position: int) -> None:
         await connection.execute(
-            "update fenrun.followed set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s)"
+            "update fenrun.followed"
+            " set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s), asked = false"
             " where program_id = %s and projection = %s",
             [position, self._holder, self._lease_s, program_id, projection],
         )

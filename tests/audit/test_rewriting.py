@@ -160,7 +160,7 @@ def test_a_log_that_was_exchanged_under_its_tree_gives_no_proof(shop: Shop, sold
     client = VerifyingClient(shop.channel, shop.program_id, [shop.key])
     client.advance()
     rewrite(shop.dsn, shop.program_id, CHANGED, tree=False)
-    for position in range(1, 17):
+    for position in range(1, min(sold + 4, 16) + 1):
         with pytest.raises(ServerLied):
             client.prove(position)
 

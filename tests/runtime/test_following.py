@@ -216,6 +216,24 @@ def test_it_rests_until_somebody_waits_or_enough_has_come(dsn: str, monkeypatch:
     run(dsn, story)
 
 
+def test_who_waits_at_another_server_ends_the_rest_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "REST", 10**9)
+    monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(following, "PATIENCE_S", SHORTLY_S)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "p", 1)
+        other = Follower(pool.connection, (), "other", 5)
+        async with following_with(pool, Collector("a")):
+            for position in (1, 2, 3):
+                await other.await_position(Collector.name, "p", position)
+                assert await rows(pool, "select asked from fenrun.followed") == [(False,)]
+                await tell(pool, "p", 1)
+        assert await collected(pool, "p") == [1, 2, 3]
+
+    run(dsn, story)
+
+
 def test_a_follower_that_is_far_behind_does_not_rest(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it would rest, and though no more than ENOUGH are left after one batch or another."""
     monkeypatch.setattr(following, "REST", 10**9)
@@ -332,7 +350,7 @@ def test_a_lease_or_a_batch_in_between_keeps_a_follower_from_what_it_was_about_t
             assert collector.batches == []
         # The lease is given back, and the position is beyond these entries.
         for entry in (first, second):
-            await late._quarantine(Lag("p", "collector", False, 2), entry, error)
+            await late._quarantine(Lag("p", "collector", False, 2, False), entry, error)
         assert await rows(pool, "select position from fenrun.quarantined") == []
         assert await rows(pool, "select position from fenrun.followed") == [(2,)]
 
