@@ -35,7 +35,7 @@ from services.runtime.writer import DATABASE_LOST, Connect
 log = structlog.get_logger()
 
 # Entries folded in one transaction at most. A second of work: a read that waits may have to wait for two of them.
-BATCH = 10_000
+BATCH = 8000
 # ... and bytes of facts and decisions: a closed period may be one entry of tens of megabytes.
 BATCH_BYTES = 8 * 1024 * 1024
 # How often a follower looks for what nobody told it of, in seconds.

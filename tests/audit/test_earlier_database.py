@@ -30,7 +30,7 @@ def made_earlier(dsn: str, program_id: str, quarantined: int) -> None:
         log = [
             Stored(*row) for row in cursor.execute(f"select {COLUMNS} from fenrun.entries where program_id = %s order by 2", [program_id])
         ]
-        frontier, nodes, figures = Frontier(), [], Figures()
+        frontier, nodes, figures = Frontier(), list[tuple[object, ...]](), Figures()
         for stored in log:
             nodes += [(program_id, *node, value) for node, value in frontier.append(stored.hash)]
             entry = codec.read(stored)
