@@ -152,12 +152,13 @@ async def _histories(connection: Connection, program_id: str, people: set[str]) 
     # OFFSET 0 keeps each step a look-up by key. Of a plain join the planner may think, while it knows little of a table that has just
     # grown, that reading the whole of it for every level is cheaper.
     cursor = await connection.execute(
-        "with recursive up(member_id) as ("
-        ' select member_id collate "C" from unnest(%s::text[]) as named(member_id)'
-        " union select b.referrer_id from up cross join lateral (select referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = up.member_id and referrer_id <> '' offset 0) b)"
-        " select up.member_id, b.position, b.referrer_id from up cross join lateral (select position, referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = up.member_id offset 0) b order by b.position",
+        "with recursive up(member_id, position, referrer_id) as ("
+        ' select member_id collate "C", b.* from unnest(%s::text[]) as named(member_id)'
+        " cross join lateral (select position, referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = named.member_id offset 0) b"
+        " union select up.referrer_id, b.* from up cross join lateral (select position, referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = up.referrer_id offset 0) b)"
+        " select member_id, position, referrer_id from up order by position",
         [texts(people), program_id, program_id],
     )
     histories: dict[str, list[tuple[int, str]]] = {}
