@@ -44,8 +44,12 @@ MAJOR_VERSION = 18  # of the wheel pinned in pyproject.toml; a cluster of anothe
 OWNER_ROLE = "fenrun_owner"
 DATABASE = "fenrun"
 MAX_CONNECTIONS = 200
+# Whoever wants others writes them into postgresql.conf. A large program touches pages all over its balances: each is written in full once
+# between two checkpoints, and read from the file system's cache when it is not among the shared buffers.
+MAX_WAL_SIZE = "2GB"
+LEAST_BUFFERS_MIB, MOST_BUFFERS_MIB = 128, 1024
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0  # recovering after a power cut replays up to MAX_WAL_SIZE, some 6 s a GB and more on slow disks
 INITDB_TIMEOUT_S = 120.0
 ORPHAN_TIMEOUT_S = 30.0  # a fast shutdown writes a checkpoint, which takes as long as the disk takes
 STOP_TIMEOUT_S = 30.0  # then an immediate shutdown, which loses nothing acknowledged but makes the next start recover
@@ -441,6 +445,8 @@ class EmbeddedPostgres:
             "--builtin-locale=C.UTF-8",
             "--set=timezone=UTC",
             "--set=log_timezone=UTC",
+            f"--set=max_wal_size={MAX_WAL_SIZE}",
+            f"--set=shared_buffers={_shared_buffers_mib()}MB",
             "--no-instructions",
         ]
         try:
@@ -590,6 +596,15 @@ def _nobody() -> _Identity:
     except KeyError:
         return _switch_to(65534, 65534)  # the kernel's overflow ids, which nobody has wherever it exists
     return _switch_to(entry.pw_uid, entry.pw_gid)
+
+
+def _shared_buffers_mib() -> int:
+    """A quarter of the memory that this process may use, as PostgreSQL's manual advises, within limits. Taken as they are used."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            memory = min(memory, int(Path(limit).read_text(encoding="ascii")))
+    return min(max(memory // 4 // 2**20, LEAST_BUFFERS_MIB), MOST_BUFFERS_MIB)
 
 
 def _has_name(uid: int) -> bool:
