@@ -40,9 +40,9 @@ class Appender:
         self._patience: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def append(self, append: Append, alone: bool = False) -> None:
-        """Returns once it is committed. Raises as `eventlog.append` does. `alone`: at once, and not with others."""
-        if alone or len(append.entries) > ENTRIES or sum(len(entry.fact) + len(entry.decision) for entry in append.entries) > BYTES:
+    async def append(self, append: Append) -> None:
+        """Returns once it is committed. Raises as `eventlog.append` does."""
+        if len(append.entries) > ENTRIES or sum(len(entry.fact) + len(entry.decision) for entry in append.entries) > BYTES:
             await self._append(append)
             return
         answer = asyncio.get_running_loop().create_future()

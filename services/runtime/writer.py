@@ -31,8 +31,11 @@ log = structlog.get_logger()
 PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
 # Turns of the event loop that a call takes from the socket to the queue.
 TURNS = 3
-# For so many seconds after another process wrote to a program it is not remembered: that would be wrong as often as not.
+# For so many seconds after another process wrote to a program its head is held while deciding: what is decided without would be in vain as
+# often as not.
 SHARED_S = 10.0
+# What another process appended is taken into what is remembered, up to so many entries and bytes; beyond it all is read anew.
+UNSEEN, UNSEEN_BYTES = 1000, 4 * 1024 * 1024
 
 # The connection broke, none could be had, or it leads to a server that only reads (a standby, after a failover): what was asked for may
 # or may not have happened.
@@ -123,7 +126,15 @@ class _Waiting:
 @dataclass(slots=True)
 class _Queue:
     waiting: deque[_Waiting] = field(default_factory=deque)
+    # The batch under way.
+    taken: list[_Waiting] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
+
+    def take(self, most: int) -> list[_Waiting]:
+        """Up to so many of those who wait; they are under way from now on."""
+        found = [self.waiting.popleft() for _ in range(min(len(self.waiting), most))]
+        self.taken += found
+        return found
 
 
 @dataclass(slots=True)
@@ -142,7 +153,8 @@ class Writer:
     """Takes commands for any program; programs are independent of one another. Bound to the event loop that submits.
 
     It remembers where it left each log, and of whom it knew what, and decides from there without asking. Whoever else appended meanwhile,
-    or rebuilt a view, is noticed when this one appends: the head is compared. Only an answer without an append has to ask.
+    or rebuilt a view, is noticed when this one appends: the head is compared. Only an answer without an append has to ask. From then on the
+    two take turns: who decides holds the head, and first takes in what the other appended.
     """
 
     def __init__(
@@ -167,7 +179,7 @@ class Writer:
         # Programs as this process left them, the one used last at the end.
         self._left: dict[str, _Left] = {}
         self._members_kept = 0
-        # Programs that another process wrote to lately, and until when this one asks for their heads again each time.
+        # Programs that another process wrote to lately, and until when this one holds their heads while it decides.
         self._shared: dict[str, float] = {}
         self._appender = Appender(connect, DATABASE_LOST)
 
@@ -201,12 +213,12 @@ class Writer:
     async def _drain(self, program_id: str, queue: _Queue) -> None:
         try:
             while queue.waiting:
-                batch = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), self._batch_limit))]
+                queue.taken = []
                 try:
-                    await self._settle(program_id, batch, queue)
+                    await self._settle(program_id, queue.take(self._batch_limit), queue)
                 except BaseException as error:
                     # A bug, or the process is stopping: nobody may wait for ever.
-                    for item in batch:
+                    for item in queue.taken:
                         if not item.answer.done():
                             item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
                     if not isinstance(error, Exception):
@@ -229,18 +241,18 @@ class Writer:
     async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""
         loop = asyncio.get_running_loop()
-        contended, waited_s, pause_s = False, 0.0, 0.01
+        waited_s, pause_s = 0.0, 0.01
         while batch:
             began_s, known = loop.time(), self._recall(program_id)
             try:
-                done = await self._attempt(program_id, batch, known, lock=contended)
-                batch, contended, waited_s, pause_s = batch[done:], False, 0.0, 0.01
+                if self._is_shared(program_id):
+                    done = await self._attempt_holding(program_id, batch, known, queue)
+                else:
+                    done = await self._attempt(program_id, batch, known)
+                batch, waited_s, pause_s = batch[done:], 0.0, 0.01
             except HeadMoved:
-                # Another process is writing too. Where that came between asking for the head and appending, the next attempt holds the head
-                # while it decides, so that it cannot lose again.
-                contended = known is None
-                self._shared = {other: until_s for other, until_s in self._shared.items() if until_s > began_s}
-                self._shared[program_id] = began_s + SHARED_S
+                # Another process is writing too. The next attempts hold the head while they decide, so that they cannot lose again.
+                self._share(program_id)
             except DATABASE_LOST as error:
                 # An attempt may have waited for a connection itself.
                 waited_s += loop.time() - began_s
@@ -279,33 +291,62 @@ class Writer:
                     await self._settle(program_id, [item], queue)
                 return
 
-    async def _attempt(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None, lock: bool) -> int:
+    async def _attempt(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None) -> int:
         """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
-        if lock:
-            async with self._connect() as connection, connection.transaction():
-                before = await eventlog.head(connection, program_id, lock=True)
-                answers, after, states, append = await self._decide(connection, before, batch, None)
-                if append:
-                    await eventlog.append(connection, *append)
-        else:
-            # Given back before appending: who holds one must not wait for another.
-            async with _Borrowing(self._connect) as borrowing:
-                connection = cast(Connection, borrowing)
-                before = known.head if known else await eventlog.head(connection, program_id)
-                answers, after, states, append = await self._decide(connection, before, batch, known)
+        # Given back before appending: who holds one must not wait for another.
+        async with _Borrowing(self._connect) as borrowing:
+            connection = cast(Connection, borrowing)
+            before = known.head if known else await eventlog.head(connection, program_id)
+            answers, after, states, append = await self._decide(connection, before, batch, known)
+        if append:
+            await self._appender.append(append)
+        return self._appended_all(before, batch, answers, after, states)
+
+    async def _attempt_holding(self, program_id: str, batch: list[_Waiting], known: _Left | None, queue: _Queue) -> int:
+        """The same while nobody else can append. Whoever came while it waited for the head joins the batch."""
+        async with self._connect() as connection, connection.transaction():
+            before = await eventlog.head(connection, program_id, lock=True)
+            batch += queue.take(self._batch_limit - len(batch))
+            if known and known.head != before:
+                self._share(program_id)
+                known = await self._caught_up(connection, known, before)
+            answers, after, states, append = await self._decide(connection, before, batch, known)
             if append:
-                await self._appender.append(append, alone=self._is_shared(program_id))
-        # Only now is everything committed.
+                await eventlog.append(connection, *append)
+        return self._appended_all(before, batch, answers, after, states)
+
+    async def _caught_up(self, connection: Connection, known: _Left, head: Head) -> _Left | None:
+        """What was remembered, with what others have appended since; None where that is another log, or too much."""
+        unseen = head.position - known.head.position
+        if known.head.rebuilt != head.rebuilt or not 0 < unseen <= UNSEEN:
+            return None
+        last, *entries = await eventlog.read_batch(connection, head.program_id, known.head.position - 1, unseen + 1, UNSEEN_BYTES)
+        if last.hash != known.head.hash or len(entries) < unseen:
+            return None
+        taking_part = [participant for participant in self._participants if participant.name in known.states]
+        for participant in taking_part:
+            for stored in entries:
+                participant.evolve(known.states[participant.name], participant.read(stored))
+        return _Left(head, {one.name: known.states[one.name] for one in taking_part if one.keep(known.states[one.name])})
+
+    def _appended_all(
+        self, before: Head, batch: Sequence[_Waiting], answers: Sequence[Outcome | Refusal], after: Head, states: dict[str, Any]
+    ) -> int:
+        """Only now is everything committed: whoever waits is answered, and what comes next may begin from here."""
         for item, answer in zip(batch, answers, strict=False):
             _resolve(item, answer)
-        if not self._is_shared(program_id):
-            self._remember(program_id, after, states)
+        self._remember(before.program_id, after, states)
         if after.position > before.position:
-            self._appended(program_id)
+            self._appended(before.program_id)
         return len(answers)
 
+    def _share(self, program_id: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._shared = {other: until_s for other, until_s in self._shared.items() if until_s > now}
+        self._shared[program_id] = now + SHARED_S
+
     def _is_shared(self, program_id: str) -> bool:
-        return program_id in self._shared and self._shared[program_id] >= asyncio.get_running_loop().time()
+        return program_id in self._shared and self._shared[program_id] > asyncio.get_running_loop().time()
 
     def _recall(self, program_id: str) -> "_Left | None":
         """What is remembered of a program, and no longer is: whatever fails from here on was decided from something doubtful."""
