@@ -193,9 +193,13 @@ class Checkpointer:
 
 
 async def tree_of(connection: Connection, program_id: str, size: int) -> bytes:
-    """The root of the tree of a size, whose last leaf is what the log's entry says of itself. Raises Inconsistent, TreeIncomplete."""
-    part = merkle.perfect(0, size)
-    nodes = await views.nodes(connection, program_id, [*part, Node(0, size - 1)])
+    """The root of the tree of a size. Raises Inconsistent, TreeIncomplete.
+
+    The newest entry hashes to what it says, and the newest node that is kept is that of the entries it covers: a log that was exchanged
+    under the tree shows there, for every later hash is another then.
+    """
+    newest = [Node(views.LOWEST, (size >> views.LOWEST) - 1)] if size >> views.LOWEST else []
+    nodes = await views.nodes(connection, program_id, [*merkle.perfect(0, size), *newest])
     entries = await eventlog.at(connection, program_id, [size - 1, size])
     if not entries or entries[-1].position != size:
         raise Inconsistent(f"the log has no entry at position {size}, which the tree has reached")
@@ -216,8 +220,11 @@ async def tree_of(connection: Connection, program_id: str, size: int) -> bytes:
     )
     if own != last.hash:
         raise Inconsistent(f"the entry at position {size} hashes to {own.hex()}, and says {last.hash.hex()}")
-    if merkle.leaf_hash(own) != nodes[Node(0, size - 1)]:
-        raise Inconsistent(f"the tree has another entry at position {size} than the log")
+    for node in newest:
+        positions = range(merkle.leaves_of(node).start + 1, merkle.leaves_of(node).stop + 1)
+        covered = await eventlog.hashes(connection, program_id, positions)
+        if merkle.root_over([covered[position] for position in positions if position in covered]) != nodes[node]:
+            raise Inconsistent(f"the tree has other entries at positions {positions[0]} to {positions[-1]} than the log")
     return merkle.root_of(size, nodes.__getitem__)
 
 

@@ -1,15 +1,16 @@
 """The Merkle tree as a followed projection: each batch reads the right edge of the tree, at most one node a level, and adds nodes to it.
 
-What an append costs does not depend on how long the log is: about two nodes an entry are written, and about log2(n) read for a batch.
+What an append costs does not depend on how long the log is: about a node is written for eight entries, and about log2(n) nodes and up to
+fifteen entries' hashes are read for a batch. The lowest levels are not kept (views.LOWEST).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from services.audit import views
-from services.audit.domain.merkle import Frontier, Node, perfect
+from services.audit.domain.merkle import Frontier, perfect
 from services.kernel.decider import Entry
-from services.runtime.eventlog import Connection, array
+from services.runtime.eventlog import ByteaArray, Connection, integers
 from services.runtime.projecting import Folding, FollowedView, Row
 from services.runtime.stored import Stored, entry_of
 
@@ -34,22 +35,22 @@ class Tree:
         completed = []
         for entry in entries:
             completed += append(frontier, entry.position, entry.hash)
-        await connection.execute(
-            "insert into audit.nodes select %s, * from unnest(%s::smallint[], %s::bigint[], %b::bytea[])",
-            [
-                program_id,
-                array([node.level for node, _ in completed]),
-                array([node.number for node, _ in completed]),
-                [value for _, value in completed],
-            ],
-        )
+        if completed:
+            levels, numbers, values = zip(*completed, strict=True)
+            await connection.execute(
+                "insert into audit.nodes select %s, * from unnest(%s::smallint[], %s::bigint[], %b::bytea[])",
+                [program_id, integers(levels), integers(numbers), ByteaArray(values)],
+            )
 
 
-def append(frontier: Frontier, position: int, entry_hash: bytes) -> list[tuple[Node, bytes]]:
-    """Adds the entry at a position to the tree and gives the nodes it completes. Raises ValueError if it is not the next one."""
+def append(frontier: Frontier, position: int, entry_hash: bytes) -> list[tuple[int, int, bytes]]:
+    """Adds the entry at a position to the tree and gives the nodes to keep that it completes: level, number, hash.
+
+    Raises ValueError if it is not the next one.
+    """
     if position != frontier.size + 1:
         raise ValueError(f"the entry at position {position} cannot be leaf {frontier.size} of the tree")
-    return frontier.append(entry_hash)
+    return [(*node, value) for node, value in frontier.append(entry_hash) if node.level >= views.LOWEST]
 
 
 def read(stored: Stored) -> Entry:
@@ -58,10 +59,10 @@ def read(stored: Stored) -> Entry:
 
 
 def folding() -> Folding:
-    """The whole tree in memory, about two nodes an entry."""
+    """What is kept of the whole tree in memory."""
     frontier, nodes = Frontier(), list[Row]()
 
     def add(entry: Entry) -> None:
-        nodes.extend([(*node, value) for node, value in append(frontier, entry.position, entry.hash)])
+        nodes.extend(append(frontier, entry.position, entry.hash))
 
     return Folding(VIEWS, add, lambda: {NODES.name: nodes})

@@ -3,12 +3,17 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from services.audit.domain.merkle import Node, Part, hashes, nodes_of
-from services.runtime.eventlog import Connection, array
+from services.audit.domain.merkle import Node, Part, hashes, leaves_of, nodes_of, root_over
+from services.runtime.eventlog import Connection, integers
+
+# The lowest level of which nodes are kept: fifteen of sixteen rows are saved, and what is below is hashed from at most fifteen entries at
+# either side of a proof.
+LOWEST = 4
 
 
 class TreeIncomplete(Exception):
-    """Nodes are missing that the position reached says are there: rows of audit.nodes were removed. A rebuild puts them right."""
+    """Nodes are missing that the position reached says are there: rows of audit.nodes were removed, which a rebuild puts right, or
+    entries."""
 
     def __init__(self, program_id: str, missing: Sequence[Node]) -> None:
         first = missing[0]
@@ -24,18 +29,26 @@ class Made(NamedTuple):
 
 
 async def nodes(connection: Connection, program_id: str, wanted: Iterable[Node]) -> dict[Node, bytes]:
-    """The nodes asked for, each read by key, in one query. Raises TreeIncomplete."""
+    """The nodes asked for, in one query: each that is kept, and the entries below each that is not, read by key. Raises TreeIncomplete."""
     asked = set(wanted)
     if not asked:
         return {}
-    # OFFSET 0 keeps each a look-up by key, whatever the planner knows of the table.
+    kept = [node for node in asked if node.level >= LOWEST]
+    leaves = {leaf for node in asked if node.level < LOWEST for leaf in leaves_of(node)}
+    # OFFSET 0 keeps each a look-up by key, whatever the planner knows of the tables. No leaf is kept, so level 0 stands for entries.
     cursor = await connection.execute(
         "select n.level, n.number, n.hash from unnest(%s::smallint[], %s::bigint[]) as a(level, number)"
-        " cross join lateral (select * from audit.nodes where program_id = %s and level = a.level and number = a.number offset 0) n",
-        [array([node.level for node in asked]), array([node.number for node in asked]), program_id],
+        " cross join lateral (select * from audit.nodes where program_id = %s and level = a.level and number = a.number offset 0) n"
+        " union all select 0::smallint, l.leaf, e.hash from unnest(%s::bigint[]) as l(leaf)"
+        " cross join lateral (select hash from fenrun.entries where program_id = %s and position = l.leaf + 1 offset 0) e",
+        [integers([node.level for node in kept]), integers([node.number for node in kept]), program_id, integers(leaves), program_id],
         binary=True,
     )
     found = {Node(level, number): bytes(value) for level, number, value in await cursor.fetchall()}
+    entries = {leaf: value for leaf in leaves if (value := found.pop(Node(0, leaf), None))}
+    for node in asked:
+        if node.level < LOWEST and entries.keys() >= set(leaves_of(node)):
+            found[node] = root_over([entries[leaf] for leaf in leaves_of(node)])
     if len(found) < len(asked):
         raise TreeIncomplete(program_id, sorted(asked - found.keys()))
     return found

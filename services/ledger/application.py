@@ -1,6 +1,7 @@
 """The ledger as the writer sees it: what to load for a batch of commands, and the domain's decide and evolve on that."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -44,8 +45,10 @@ MEMBER_COLUMNS = "member_id, tier, tier_position, locked, referrer_id, binding_p
 BALANCE_COLUMNS = "pending, available, reserved, paid, debt, accrued, reversed, adjusted"
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
-# Members, and places of roles, of one program that are kept from batch to batch; beyond it all of it is read anew.
-MEMBERS_KEPT = 100_000
+# Members, and places of roles, of one program that are kept from batch to batch; beyond it those that were read first go, half of them all.
+MEMBERS_KEPT = 200_000
+# So many members are looked up alone first, because most often who stands above them is at hand; fewer with their paths, in one statement.
+MANY = 16
 
 
 class Ledger:
@@ -115,10 +118,15 @@ class Ledger:
 
     def keep(self, state: Books) -> int:
         """People, where they stand, and the roles that were looked at stay: orders ask for the same ones again and again."""
-        # Orders name places as they like, also such as nobody holds a role at.
-        held = len(state.members) + len(state.roles)
-        if state.closing or held > MEMBERS_KEPT:
+        if state.closing:
             return 0
+        # Orders name places as they like, also such as nobody holds a role at.
+        if len(state.members) + len(state.roles) > MEMBERS_KEPT:
+            for member_id in list(islice(state.members, len(state.members) // 2)):
+                del state.members[member_id]
+                state.standings.pop(member_id, None)
+            for role in list(islice(state.roles, (len(state.roles) + 1) // 2)):
+                del state.roles[role]
         state.streams, state.orders, state.balances, state.holds, state.apart = {}, {}, {}, {}, {}
         state.counters, state.windows, state.evidence, state.sources_due = {}, {}, {}, None
         state.seals = state.booked = None
@@ -126,7 +134,7 @@ class Ledger:
         state.presumed = set() if state.presumed is not None else None
         # Plans are kept apart, for all programs together.
         state.plans = []
-        return held
+        return len(state.members) + len(state.roles)
 
     async def load(
         self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str], kept: Books | None
@@ -412,7 +420,10 @@ class Loading:
         self._members |= self._people
         # A task looks one up.
         depth = max([1, *(version.plan.depth for version in self._books.plans)])
-        missing = [member_id for member_id in self._members if not self._is_held(member_id, depth)]
+        missing = self._missing(self._members, depth)
+        if len(missing) >= MANY:
+            await self._paths(set(missing.values()), 0)
+            missing = self._missing(missing, depth)
         if missing:
             await self._paths(missing, depth)
         codes = {command.fact.referrer_id for command in recorded if command.fact.referrer_id}
@@ -420,17 +431,20 @@ class Loading:
             # Whether the lock would close a circle is seen only from the whole way up.
             await self._paths(codes, None)
 
-    def _is_held(self, member_id: str, depth: int) -> bool:
-        """Whether a member and who stands up to `depth` above them are at hand."""
-        members = self._books.members
-        for _ in range(depth + 1):
-            if member_id not in members:
-                return False
-            member = members[member_id]
-            if member is None or not member.referrer_id:
-                return True
-            member_id = member.referrer_id
-        return True
+    def _missing(self, named: Iterable[str], depth: int) -> dict[str, str]:
+        """{member: the first who is not at hand, of them and who stands up to `depth` above them}, where somebody is not."""
+        members, found = self._books.members, {}
+        for named_id in named:
+            member_id = named_id
+            for _ in range(depth + 1):
+                if member_id not in members:
+                    found[named_id] = member_id
+                    break
+                member = members[member_id]
+                if member is None or not member.referrer_id:
+                    break
+                member_id = member.referrer_id
+        return found
 
     async def _paths(self, members: Collection[str], depth: int | None) -> None:
         """These members and who stands up to `depth` (None: at any height) above them, locked or not yet: a lock may fall in this batch."""

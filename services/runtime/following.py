@@ -34,8 +34,8 @@ from services.runtime.writer import DATABASE_LOST, Connect
 
 log = structlog.get_logger()
 
-# Entries folded in one transaction at most.
-BATCH = 2000
+# Entries folded in one transaction at most. A second of work: a read that waits may have to wait for two of them.
+BATCH = 8000
 # ... and bytes of facts and decisions: a closed period may be one entry of tens of megabytes.
 BATCH_BYTES = 8 * 1024 * 1024
 # How often a follower looks for what nobody told it of, in seconds.
@@ -54,6 +54,11 @@ LONGEST_ERROR = 500
 # How long the follower rests after a round that left nothing behind, unless somebody waits for a projection: where orders come one by one,
 # a batch for each of them costs more than they do; and where they come by the thousand, a row that many of them change is written once.
 REST_S = 0.25
+# A projection rests in a program for so many times as long as a batch took that left nothing behind, but no longer than this: what a batch
+# costs whatever it holds, such as everybody above its buyers, is then a small part of all work ...
+REST, LONGEST_REST_S = 10, 4.0
+# ... unless so many entries wait, for then a batch is worth its cost, and a longer one would keep waiting who asks.
+ENOUGH = BATCH // 2
 
 
 class Followed(Protocol):
@@ -77,6 +82,10 @@ class Lag(NamedTuple):
     projection: str
     # Somebody else holds the lease.
     taken: bool
+    # Entries that it has not folded.
+    behind: int
+    # Somebody waits, at whichever server.
+    asked: bool
 
 
 class Poisoned(Exception):
@@ -102,6 +111,16 @@ async def reached(connection: Connection, projection: str, program_id: str) -> i
     return int(row[0]) if row else 0
 
 
+async def _ask(connection: Connection, projection: str, program_id: str) -> None:
+    """Says to whoever follows, at another server too, that somebody waits; one who is at a batch need not be told."""
+    await connection.execute(
+        "update fenrun.followed f set asked = true from (select program_id, projection from fenrun.followed"
+        " where program_id = %s and projection = %s and not asked for update skip locked) g"
+        " where f.program_id = g.program_id and f.projection = g.projection",
+        [program_id, projection],
+    )
+
+
 class Awaiting:
     """What waits for projections, whoever follows with them. Bound to one event loop."""
 
@@ -118,17 +137,21 @@ class Awaiting:
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         news = self._moved.join(program_id)
+        hurried = False
         try:
             while True:
                 news.clear()
                 async with self._connect() as connection:
                     come_to = await reached(connection, projection, program_id)
+                    if come_to < position and hurried:
+                        await _ask(connection, projection, program_id)
                 left_s = until - loop.time()
                 if come_to >= position:
                     return
                 if left_s <= 0 or self._closing:
                     raise NotFreshEnough(position, come_to)
                 self.hurry()
+                hurried = True
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), min(left_s, POLL_S))
         finally:
@@ -164,6 +187,8 @@ class Follower(Awaiting):
         # (projection, program) that are not to be tried before a time: somebody else's, or failing.
         self._later: dict[tuple[str, str], float] = {}
         self._pauses: dict[tuple[str, str], float] = {}
+        # Until when (projection, program) rest.
+        self._rests: dict[tuple[str, str], float] = {}
         # Entries in the next batch, where that is fewer than BATCH because a poison entry is being looked for.
         self._limits: dict[tuple[str, str], int] = {}
         self._swept_to = ""
@@ -211,10 +236,11 @@ class Follower(Awaiting):
     async def _run(self) -> None:
         while not self._closing:
             self._news.clear()
+            hurried = self._hurry.is_set()
             self._hurry.clear()
             more = False
             try:
-                more = await self._round()
+                more = await self._round(hurried)
             except DATABASE_LOST as error:
                 log.warning("follower.database_unreachable", error=str(error))
             except Exception:
@@ -226,8 +252,8 @@ class Follower(Awaiting):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._news.wait(), POLL_S)
 
-    async def _round(self) -> bool:
-        """One batch for each program that lags; whether there is more to do at once."""
+    async def _round(self, hurried: bool) -> bool:
+        """One batch for each program that lags and does not rest; `hurried`: that lags. Gives whether there is more to do at once."""
         now = asyncio.get_running_loop().time()
         asked, self._wanted = self._wanted, set()
         try:
@@ -235,6 +261,7 @@ class Follower(Awaiting):
                 if now - self._swept_at >= POLL_S:
                     self._swept_at = now
                     self._lately = {program_id: until for program_id, until in self._lately.items() if until > now}
+                    self._rests = {key: until for key, until in self._rests.items() if until > now}
                     asked |= {*self._lately, *(program_id for _, program_id in self._later)}
                     asked |= await self._page(connection)
                 lags = await self._lags(connection, asked) if asked else []
@@ -252,9 +279,14 @@ class Follower(Awaiting):
 
         due = []
         for lag in lags:
+            key = (lag.projection, lag.program_id)
             if lag.taken:
-                self._later[(lag.projection, lag.program_id)] = now + POLL_S
-            elif self._later.get((lag.projection, lag.program_id), now) <= now:
+                self._later[key] = now + POLL_S
+            elif self._later.get(key, now) > now:
+                continue
+            elif self._rests.get(key, now) > now and lag.behind < ENOUGH and not (hurried or lag.asked):
+                self._wanted.add(lag.program_id)
+            else:
                 due.append(lag)
         return any(await asyncio.gather(*map(one, due)))
 
@@ -271,7 +303,8 @@ class Follower(Awaiting):
     async def _lags(self, connection: Connection, program_ids: Iterable[str]) -> list[Lag]:
         """Which projections are behind the log in these programs."""
         cursor = await connection.execute(
-            "select p.program_id, n.projection, coalesce(f.holder <> %s and f.held_until > clock_timestamp(), false)"
+            "select p.program_id, n.projection, coalesce(f.holder <> %s and f.held_until > clock_timestamp(), false),"
+            " p.head_position - coalesce(f.position, 0), coalesce(f.asked, false)"
             " from unnest(%s::text[]) as a(program_id) join fenrun.programs p on p.program_id = a.program_id and p.currency <> ''"
             " cross join unnest(%s::text[]) as n(projection)"
             " left join fenrun.followed f on f.program_id = p.program_id and f.projection = n.projection"
@@ -284,6 +317,7 @@ class Follower(Awaiting):
         """One batch of one projection in one program; whether there is more. Never raises but for cancellation."""
         key = (lag.projection, lag.program_id)
         loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             folded = await self._batch(self._projections[lag.projection], lag.program_id)
         except Poisoned as poisoned:
@@ -312,6 +346,9 @@ class Follower(Awaiting):
         self._tell(lag.program_id)
         if folded:
             self._wanted.add(lag.program_id)
+        else:
+            now = loop.time()
+            self._rests[key] = now + min(REST * (now - began), LONGEST_REST_S)
         return folded
 
     def _failed(self, key: tuple[str, str], error: Exception) -> bool:
@@ -394,7 +431,8 @@ class Follower(Awaiting):
 
     async def _advance(self, connection: Connection, projection: str, program_id: str, position: int) -> None:
         await connection.execute(
-            "update fenrun.followed set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s)"
+            "update fenrun.followed"
+            " set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s), asked = false"
             " where program_id = %s and projection = %s",
             [position, self._holder, self._lease_s, program_id, projection],
         )

@@ -4,7 +4,7 @@ Why team volume is kept and not computed when it is asked for. Asked for, one me
 needs everybody's: at 100,000 members about a second of processor time for every position it is asked at, in the process that also takes
 orders. Kept, a board is one scan of a month's rows. The price is paid per batch and not per order: the path above all buyers of a batch is
 read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once a month touched. A tree of usual
-depth costs a few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 2,000, so a
+depth costs a few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 8,000, so a
 follower that falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the
 measurements.
 
@@ -12,23 +12,23 @@ Invites and cohorts are counted when they are asked for: they need no tree.
 """
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
 
 from services.kernel.decider import Entry
 from services.runtime import eventlog
-from services.runtime.eventlog import Connection, array
+from services.runtime.eventlog import Connection, array, integers, texts
 from services.runtime.projecting import Folding, FollowedView, Row
 from services.runtime.stored import Stored
 from services.statistics import codec
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Locked, Paid, Rule
-from services.statistics.domain.figures import Figures, Member, Source, fold
+from services.statistics.domain.figures import IN_ALL, Figures, Member, Source, fold, source_of
 
 SQL = Path(__file__).resolve().parent / "sql"
 NAME = "statistics"
-MEMBERS = FollowedView("statistics.members", ("member_id", "locked", "referrer_id", "locked_month", "standing_orders"), 1)
+MEMBERS = FollowedView("statistics.members", ("member_id", "locked", "referrer_id", "locked_month", "paid"), 1)
 BINDINGS = FollowedView("statistics.bindings", ("member_id", "position", "referrer_id"), 2)
-SOURCES = FollowedView("statistics.sources", ("source", "position", "buyer_id", "month", "remaining_minor"), 1)
+SOURCES = FollowedView("statistics.sources", ("source", "remaining_minor"), 1)
 VOLUMES = FollowedView("statistics.volumes", ("month", "member_id", "own_minor", "direct_minor", "team_minor"), 2)
 INCOME = FollowedView("statistics.income", ("asset", "month", "rule_id", "member_id", "amount"), 4)
 VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, INCOME)
@@ -62,7 +62,10 @@ class Statistics:
         # Whose bindings, and those of everybody above, are needed.
         people: set[str] = set()
         plans: set[int] = set()
+        # Who bought, by the order; sources that are told of before these entries; whose orders change.
+        bought: dict[str, str] = {}
         sources: set[str] = set()
+        buyers: set[str] = set()
         for entry in entries:
             match entry.fact:
                 case Enrolled():
@@ -72,6 +75,7 @@ class Statistics:
                     people |= {entry.fact.member_id, entry.fact.referrer_id}
                 case Paid():
                     plans.add(entry.fact.plan_position)
+                    bought[entry.fact.source] = entry.fact.buyer_id
                     if entry.fact.buyer_id:
                         members.add(entry.fact.buyer_id)
                         people.add(entry.fact.buyer_id)
@@ -79,20 +83,30 @@ class Statistics:
                         members.add(entry.fact.lock.member_id)
                         people |= {entry.fact.lock.member_id, entry.fact.lock.referrer_id}
                 case Changed():
-                    sources.add(entry.fact.source)
+                    if entry.fact.source in bought:
+                        buyers.add(bought[entry.fact.source])
+                    else:
+                        sources.add(entry.fact.source)
                     if entry.fact.released_member_id:
                         members.add(entry.fact.released_member_id)
                         people.add(entry.fact.released_member_id)
         if sources:
-            figures.sources = await _sources(connection, program_id, sources)
+            figures.sources = await _sources(connection, program_id, sources, entries[0].position)
             plans |= {source.plan_position for source in figures.sources.values()}
-            members |= {source.buyer_id for source in figures.sources.values()}
-            people |= {source.buyer_id for source in figures.sources.values()}
+            buyers |= {source.buyer_id for source in figures.sources.values()}
+        if buyers:
+            members |= buyers
+            people |= buyers
+            cursor = await connection.execute(
+                "select member_id, own_minor from statistics.volumes where program_id = %s and month = %s and member_id = any(%s::text[])",
+                [program_id, IN_ALL, texts(buyers)],
+            )
+            figures.remaining = dict(await cursor.fetchall())
         if members:
             cursor = await connection.execute(
-                "select member_id, locked, referrer_id, locked_month, standing_orders from statistics.members"
+                "select member_id, locked, referrer_id, locked_month, paid from statistics.members"
                 " where program_id = %s and member_id = any(%s::text[])",
-                [program_id, array(members)],
+                [program_id, texts(members)],
             )
             figures.members = {row[0]: Member(*row[1:]) for row in await cursor.fetchall()}
         if people - {""}:
@@ -112,19 +126,25 @@ class Statistics:
         return found
 
 
-async def _sources(connection: Connection, program_id: str, names: set[str]) -> dict[str, Source]:
-    """Sources as they stand. Whom they pay, and by which plan, is in their entries."""
+async def _sources(connection: Connection, program_id: str, names: set[str], before: int) -> dict[str, Source]:
+    """Sources told of before a position, as they stand: the first entry of each says what it was, a row what remains if that is less."""
     cursor = await connection.execute(
-        "select source, position, buyer_id, month, remaining_minor from statistics.sources"
-        " where program_id = %s and source = any(%s::text[])",
-        [program_id, array(names)],
+        "select source, remaining_minor from statistics.sources where program_id = %s and source = any(%s::text[])",
+        [program_id, texts(names)],
     )
-    rows = await cursor.fetchall()
-    paid = {stored.position: codec.read(stored).fact for stored in await eventlog.at(connection, program_id, [row[1] for row in rows])}
-    return {
-        name: Source(position, buyer_id, month, remaining, paid[position].plan_position, paid[position].payees)
-        for name, position, buyer_id, month, remaining in rows
-    }
+    remaining: dict[str, int] = dict(await cursor.fetchall())
+    told = [stored for stored in await eventlog.firsts(connection, program_id, list(names)) if stored.position < before]
+    cursor = await connection.execute(
+        "select position from fenrun.quarantined where program_id = %s and projection = %s and position = any(%s::bigint[])",
+        [program_id, NAME, integers([stored.position for stored in told])],
+    )
+    left_out = {position for (position,) in await cursor.fetchall()}
+    sources = {}
+    for entry in [codec.read(stored) for stored in told if stored.position not in left_out]:
+        if isinstance(entry.fact, Paid):
+            source = source_of(entry, entry.fact)
+            sources[entry.fact.source] = source._replace(remaining_minor=remaining.get(entry.fact.source, source.remaining_minor))
+    return sources
 
 
 async def _histories(connection: Connection, program_id: str, people: set[str]) -> dict[str, list[tuple[int, str]]]:
@@ -132,13 +152,14 @@ async def _histories(connection: Connection, program_id: str, people: set[str]) 
     # OFFSET 0 keeps each step a look-up by key. Of a plain join the planner may think, while it knows little of a table that has just
     # grown, that reading the whole of it for every level is cheaper.
     cursor = await connection.execute(
-        "with recursive up(member_id) as ("
-        ' select member_id collate "C" from unnest(%s::text[]) as named(member_id)'
-        " union select b.referrer_id from up cross join lateral (select referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = up.member_id and referrer_id <> '' offset 0) b)"
-        " select up.member_id, b.position, b.referrer_id from up cross join lateral (select position, referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = up.member_id offset 0) b order by b.position",
-        [array(people), program_id, program_id],
+        "with recursive up(member_id, position, referrer_id) as ("
+        ' select member_id collate "C", b.* from unnest(%s::text[]) as named(member_id)'
+        " cross join lateral (select position, referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = named.member_id offset 0) b"
+        " union select up.referrer_id, b.* from up cross join lateral (select position, referrer_id from statistics.bindings"
+        " where program_id = %s and member_id = up.referrer_id offset 0) b)"
+        " select member_id, position, referrer_id from up order by position",
+        [texts(people), program_id, program_id],
     )
     histories: dict[str, list[tuple[int, str]]] = {}
     for member_id, position, referrer_id in await cursor.fetchall():
@@ -147,51 +168,54 @@ async def _histories(connection: Connection, program_id: str, people: set[str]) 
 
 
 async def _write(connection: Connection, program_id: str, figures: Figures) -> None:
+    # Rows in order, so that new ones lie together.
     if figures.members_changed:
         names = sorted(figures.members_changed)
-        await _upsert(
-            connection,
-            "insert into statistics.members select %s, * from unnest(%s::text[], %s::boolean[], %s::text[], %s::text[], %s::bigint[])"
+        locked, referrers, months, paid = zip(*[figures.members[name] for name in names], strict=True)
+        await connection.execute(
+            "insert into statistics.members select %s, * from unnest(%s::text[], %s::boolean[], %s::text[], %s::text[], %s::boolean[])"
             " on conflict (program_id, member_id) do update set locked = excluded.locked, referrer_id = excluded.referrer_id,"
-            " locked_month = excluded.locked_month, standing_orders = excluded.standing_orders",
-            program_id,
-            [(name, *figures.members[name]) for name in names],
+            " locked_month = excluded.locked_month, paid = excluded.paid",
+            [program_id, texts(names), array(locked), texts(referrers), texts(months), array(paid)],
         )
     if figures.moves:
-        insert = "insert into statistics.bindings select %s, * from unnest(%s::text[], %s::bigint[], %s::text[])"
-        await _upsert(connection, insert, program_id, figures.moves)
-    if figures.sources_changed:
-        await _upsert(
-            connection,
-            "insert into statistics.sources select %s, * from unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[])"
-            " on conflict (program_id, source) do update set remaining_minor = excluded.remaining_minor",
-            program_id,
-            [(name, *figures.sources[name][:4]) for name in sorted(figures.sources_changed)],
+        movers, positions, referrers = zip(*figures.moves, strict=True)
+        await connection.execute(
+            "insert into statistics.bindings select %s, * from unnest(%s::text[], %s::bigint[], %s::text[])",
+            [program_id, texts(movers), integers(positions), texts(referrers)],
         )
-    # Rows in order, so that new ones lie together.
-    volumes = sorted((month, member_id, *volume) for (member_id, month), volume in figures.volumes().items())
+    if figures.sources_changed:
+        names = sorted(figures.sources_changed)
+        await connection.execute(
+            "insert into statistics.sources select %s, * from unnest(%s::text[], %s::bigint[])"
+            " on conflict (program_id, source) do update set remaining_minor = excluded.remaining_minor",
+            [program_id, texts(names), integers([figures.sources[name].remaining_minor for name in names])],
+        )
+    volumes = figures.volumes()
     if volumes:
-        await _upsert(
-            connection,
+        keys = sorted(volumes, key=_month_first)
+        members, months = zip(*keys, strict=True)
+        own, direct, team = zip(*[volumes[key] for key in keys], strict=True)
+        await connection.execute(
             "insert into statistics.volumes as v select %s, * from unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
             " on conflict (program_id, month, member_id) do update set own_minor = v.own_minor + excluded.own_minor,"
             " direct_minor = v.direct_minor + excluded.direct_minor, team_minor = v.team_minor + excluded.team_minor",
-            program_id,
-            volumes,
+            [program_id, texts(months), texts(members), integers(own), integers(direct), integers(team)],
         )
-    income = sorted((one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items())
+    income = figures.income()
     if income:
-        await _upsert(
-            connection,
+        earnings = sorted(income, key=_by_asset_and_month)
+        members, assets, rules, months = zip(*earnings, strict=True)
+        await connection.execute(
             "insert into statistics.income as i select %s, * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[])"
             " on conflict (program_id, asset, month, rule_id, member_id) do update set amount = i.amount + excluded.amount",
-            program_id,
-            income,
+            [program_id, texts(assets), texts(months), texts(rules), texts(members), integers([income[one] for one in earnings])],
         )
 
 
-async def _upsert(connection: Connection, statement: str, program_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    await connection.execute(statement.encode(), [program_id, *(array(column) for column in zip(*rows, strict=True))])
+# The order of the rows' keys.
+_month_first = itemgetter(1, 0)
+_by_asset_and_month = attrgetter("asset", "month", "rule_id", "member_id")
 
 
 def folding() -> Folding:
@@ -205,7 +229,7 @@ def folding() -> Folding:
         return {
             MEMBERS.name: [(member_id, *member) for member_id, member in figures.members.items()],
             BINDINGS.name: figures.moves,
-            SOURCES.name: [(name, *source[:4]) for name, source in figures.sources.items()],
+            SOURCES.name: [(name, figures.sources[name].remaining_minor) for name in figures.sources_changed],
             VOLUMES.name: [(month, member_id, *volume) for (member_id, month), volume in figures.volumes().items()],
             INCOME.name: [(one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items()],
         }

@@ -25,7 +25,7 @@ async def leaderboard(
     parameters: list[object] = [program_id, month]
     match board:
         case pb.BOARD_INVITES | pb.BOARD_PAID_INVITES:
-            paid = " and standing_orders > 0" if board == pb.BOARD_PAID_INVITES else ""
+            paid = " and paid" if board == pb.BOARD_PAID_INVITES else ""
             found = (
                 "select referrer_id as member_id, count(*) as value from statistics.members where program_id = %s"
                 f" and (%s = '' or locked_month = %s) and locked and referrer_id <> ''{paid} group by referrer_id"
@@ -72,7 +72,7 @@ async def member(connection: Connection, program_id: str, member_id: str) -> tup
         figures = of(month)
         figures.own_volume_minor, figures.direct_volume_minor, figures.team_volume_minor = own, direct, team
     cursor = await connection.execute(
-        "select locked_month, count(*), count(*) filter (where standing_orders > 0) from statistics.members"
+        "select locked_month, count(*), count(*) filter (where paid) from statistics.members"
         " where program_id = %s and referrer_id = %s and locked and referrer_id <> '' group by locked_month",
         key,
     )

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from services import composition
 from services.audit.domain.checkpoint import VerifierKey
 from services.audit.domain.merkle import Frontier
+from services.audit.views import LOWEST
 from services.kernel.chain import GENESIS, entry_hash
 from services.runtime.settings import Settings
 from tests.given import Client, line
@@ -101,10 +102,10 @@ def settings(dsn: str, key_file: Path, directory: Path | None, entries: int = 10
 # ---------------------------------------------------------------- what the owner of a database can do
 
 
-def rewrite(dsn: str, program_id: str, position: int) -> None:
+def rewrite(dsn: str, program_id: str, position: int, tree: bool = True) -> None:
     """Moves one posting of an old order, and puts everything else right as if it had always been so.
 
-    The postings still balance; every hash from there on, the head, and the tree are computed anew.
+    The postings still balance; every hash from there on, the head, and (unless it is forgotten) the tree are computed anew.
     """
     with psycopg.connect(dsn) as owner:
         owner.execute("alter table fenrun.entries disable trigger user")
@@ -130,13 +131,11 @@ def rewrite(dsn: str, program_id: str, position: int) -> None:
             previous = own
         owner.execute("update fenrun.programs set head_hash = %s where program_id = %s", [previous, program_id])
         owner.execute("alter table fenrun.entries enable trigger user")
-        replace_tree(owner, program_id, [(*node, value) for node, value in nodes])
-
-
-def replace_tree(owner: "psycopg.Connection[tuple[object, ...]]", program_id: str, nodes: list[tuple[int, int, bytes]]) -> None:
-    owner.execute("delete from audit.nodes where program_id = %s", [program_id])
-    with owner.cursor() as cursor:
-        cursor.executemany("insert into audit.nodes values (%s, %s, %s, %s)", [(program_id, *node) for node in nodes])
+        if tree:
+            owner.execute("delete from audit.nodes where program_id = %s", [program_id])
+            with owner.cursor() as cursor:
+                kept = [(program_id, *node, value) for node, value in nodes if node.level >= LOWEST]
+                cursor.executemany("insert into audit.nodes values (%s, %s, %s, %s)", kept)
 
 
 def forget_checkpoints(dsn: str, program_id: str) -> None:

@@ -190,13 +190,14 @@ def verified(shop: Shop) -> dict[str, op.VerificationResult]:
 
 
 def test_the_tree_is_verified_and_rebuilt_like_any_projection(shop: Shop) -> None:
-    shop.sell(6)
+    shop.sell(66)
     shop.checkpoint()
     result = verified(shop)["audit.nodes"]
-    assert (result.equal, result.rows, result.position) == (True, 2 * 10 - (10).bit_count(), 10)
+    # Of 70 entries four nodes over 16 each, two over 32 and one over 64.
+    assert (result.equal, result.rows, result.position) == (True, 7, 70)
     with psycopg.connect(shop.dsn) as owner:
-        owner.execute("update audit.nodes set hash = %s where program_id = %s and level = 1 and number = 2", [bytes(32), shop.program_id])
-        owner.execute("delete from audit.nodes where program_id = %s and level = 0 and number = 0", [shop.program_id])
+        owner.execute("update audit.nodes set hash = %s where program_id = %s and level = 5 and number = 1", [bytes(32), shop.program_id])
+        owner.execute("delete from audit.nodes where program_id = %s and level = 4 and number = 0", [shop.program_id])
     result = verified(shop)["audit.nodes"]
     assert not result.equal
     assert len(result.differences) == 2
@@ -209,10 +210,10 @@ def test_a_tree_that_cannot_go_on_stands_still_and_skips_nothing(shop: Shop) -> 
     """A node stands where the next one must go. Nothing of it is quarantined; a rebuild puts it right and the tree goes on."""
     shop.checkpoint()
     with psycopg.connect(shop.dsn, autocommit=True) as owner:
-        owner.execute("insert into audit.nodes values (%s, 0, 4, %s)", [shop.program_id, bytes(32)])
-        shop.sell(2)
+        owner.execute("insert into audit.nodes values (%s, 4, 0, %s)", [shop.program_id, bytes(32)])
+        shop.sell(12)
         time.sleep(1)
-        assert shop.status().tree_size == 4
+        assert shop.status().tree_size < 16
         quarantined = owner.execute("select count(*) from fenrun.quarantined where program_id = %s", [shop.program_id]).fetchone()
         assert quarantined == (0,)
     shop.client.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="audit.nodes"))
@@ -220,12 +221,12 @@ def test_a_tree_that_cannot_go_on_stands_still_and_skips_nothing(shop: Shop) -> 
 
 
 def test_a_missing_node_is_an_error_and_not_a_wrong_proof(shop: Shop) -> None:
-    shop.sell(1)
+    shop.sell(13)
     shop.checkpoint()
     with psycopg.connect(shop.dsn, autocommit=True) as owner:
-        owner.execute("delete from audit.nodes where program_id = %s and level = 0 and number = 1", [shop.program_id])
+        owner.execute("delete from audit.nodes where program_id = %s and level = 4 and number = 0", [shop.program_id])
     with pytest.raises(grpc.RpcError) as caught:
-        shop.audit.GetInclusionProof(pb.GetInclusionProofRequest(program_id=shop.program_id, position=1, size=5))
+        shop.audit.GetInclusionProof(pb.GetInclusionProofRequest(program_id=shop.program_id, position=17, size=17))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
 
 

@@ -121,11 +121,48 @@ def test_a_checkpoint_in_the_database_that_the_key_did_not_sign_stops_the_next(s
     assert "is not of this text" in refusal(shop)
 
 
-def test_a_tree_that_is_not_the_log_s_is_not_signed_until_it_is_rebuilt(shop: Shop, kept: dict[int, bytes]) -> None:
+@pytest.mark.parametrize(
+    ("level", "number", "told"),
+    [
+        (5, 0, "the first 36 entries are not those that the last checkpoint in the database covers"),
+        (4, 1, "the tree has other entries at positions 17 to 32 than the log"),
+    ],
+)
+def test_a_tree_that_is_not_the_log_s_is_not_signed_until_it_is_rebuilt(shop: Shop, level: int, number: int, told: str) -> None:
+    shop.sell(32)
+    shop.checkpoint()
     with psycopg.connect(shop.dsn) as owner:
-        owner.execute("update audit.nodes set hash = %s where program_id = %s and level = 3 and number = 0", [bytes(32), shop.program_id])
+        key = [bytes(32), shop.program_id, level, number]
+        owner.execute("update audit.nodes set hash = %s where program_id = %s and level = %s and number = %s", key)
     shop.sell(1)
-    assert "are not those that the last checkpoint in the database covers" in refusal(shop)
+    assert refusal(shop).startswith(told)
+
+
+@pytest.mark.parametrize("sold", [16, 28, 29, 42])
+def test_a_log_that_was_exchanged_under_its_tree_is_not_signed(shop: Shop, sold: int) -> None:
+    """Nobody has a checkpoint, and the tree alone still tells, until as many entries have come as its lowest node covers."""
+    shop.sell(sold)
+    shop.checkpoint()
+    rewrite(shop.dsn, shop.program_id, CHANGED, tree=False)
+    forget_checkpoints(shop.dsn, shop.program_id)
+    for file in shop.directory.iterdir():
+        file.unlink()
+    shop.sell(1)
+    newest = (sold + 4) // 16 * 16
+    assert refusal(shop) == f"the tree has other entries at positions {newest - 15} to {newest} than the log"
+
+
+@pytest.mark.parametrize("sold", [11, 12, 30])
+def test_a_log_that_was_exchanged_under_its_tree_gives_no_proof(shop: Shop, sold: int) -> None:
+    """Not of what was changed, and of nothing that is hashed together with it; of a checkpoint from before, nothing at all."""
+    shop.sell(sold)
+    shop.checkpoint()
+    client = VerifyingClient(shop.channel, shop.program_id, [shop.key])
+    client.advance()
+    rewrite(shop.dsn, shop.program_id, CHANGED, tree=False)
+    for position in range(1, min(sold + 4, 16) + 1):
+        with pytest.raises(ServerLied):
+            client.prove(position)
 
 
 def test_a_refusal_is_gone_once_what_was_wrong_is_put_right(
@@ -136,11 +173,12 @@ def test_a_refusal_is_gone_once_what_was_wrong_is_put_right(
         composition.start(settings(own_dsn, key_file, tmp_path)) as server,
         opened(server, fresh_program_id(), key, tmp_path) as shop,
     ):
+        shop.sell(12)
         shop.checkpoint()
         with psycopg.connect(own_dsn) as owner:
-            owner.execute("update audit.nodes set hash = %s where program_id = %s and level = 2", [bytes(32), shop.program_id])
+            owner.execute("update audit.nodes set hash = %s where program_id = %s and level = 4", [bytes(32), shop.program_id])
         shop.sell(1)
         refusal(shop)
         shop.client.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="audit.nodes"))
-        assert shop.checkpoint().size == 5
+        assert shop.checkpoint().size == 17
         assert not shop.status().HasField("refusal")

@@ -15,11 +15,12 @@ from services.kernel.refusals import NotFreshEnough
 from services.runtime import eventlog, following
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.eventlog import Connection
-from services.runtime.following import BATCH, Follower, Lag, reached
+from services.runtime.following import Follower, Lag, reached
 from services.runtime.migrations import migrate
 from services.runtime.stored import Stored
 
 SHORTLY_S = 20.0
+BATCH = 500
 Pool = AsyncConnectionPool[Connection]
 
 
@@ -38,8 +39,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def dsn(database: str) -> str:
-    """The same, as if new."""
+def dsn(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, as if new; batches are small."""
+    monkeypatch.setattr(following, "BATCH", BATCH)
     with psycopg.connect(database) as connection:
         connection.execute("alter table fenrun.entries disable trigger user")
         connection.execute("alter table fenrun.programs disable trigger user")
@@ -181,6 +183,73 @@ def test_its_own_process_wakes_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> 
     run(dsn, story)
 
 
+def test_it_rests_until_somebody_waits_or_enough_has_come(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little time a batch took, here it rests for an hour; programs rest each by itself."""
+    monkeypatch.setattr(following, "REST", 10**9)
+    monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(following, "ENOUGH", 4)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "p", 1)
+        async with following_with(pool, Collector("a")) as follower:
+
+            async def rounds(*names: str) -> None:
+                """One and another, each of which would have folded what waits in p."""
+                for name in names:
+                    follower.appended("p")
+                    await tell(pool, name, 1)
+                    follower.appended(name)
+                    await caught_up(pool, **{name: 1})
+
+            await caught_up(pool, p=1)
+            await tell(pool, "p", 3)
+            await rounds("q", "r")
+            assert await collected(pool, "p") == [1]
+            await follower.await_position(Collector.name, "p", 4)
+            await tell(pool, "p", 3)
+            await rounds("s", "t")
+            assert await collected(pool, "p") == [1, 2, 3, 4]
+            await tell(pool, "p", 1)
+            follower.appended("p")
+            await caught_up(pool, p=8)
+
+    run(dsn, story)
+
+
+def test_who_waits_at_another_server_ends_the_rest_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "REST", 10**9)
+    monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(following, "PATIENCE_S", SHORTLY_S)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "p", 1)
+        other = Follower(pool.connection, (), "other", 5)
+        async with following_with(pool, Collector("a")):
+            for position in (1, 2, 3):
+                await other.await_position(Collector.name, "p", position)
+                assert await rows(pool, "select asked from fenrun.followed") == [(False,)]
+                await tell(pool, "p", 1)
+        assert await collected(pool, "p") == [1, 2, 3]
+
+    run(dsn, story)
+
+
+def test_a_follower_that_is_far_behind_does_not_rest(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it would rest, and though no more than ENOUGH are left after one batch or another."""
+    monkeypatch.setattr(following, "REST", 10**9)
+    monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(following, "ENOUGH", BATCH)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "p", 3 * BATCH + 1)
+        collector = Collector("a")
+        async with following_with(pool, collector):
+            await caught_up(pool, p=3 * BATCH + 1)
+        assert collector.batches == [BATCH, BATCH, BATCH, 1]
+
+    run(dsn, story)
+
+
 def test_the_sweep_comes_round_to_every_program(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where one look covers two of them."""
     monkeypatch.setattr(following, "SWEEP_PAGE", 2)
@@ -281,7 +350,7 @@ def test_a_lease_or_a_batch_in_between_keeps_a_follower_from_what_it_was_about_t
             assert collector.batches == []
         # The lease is given back, and the position is beyond these entries.
         for entry in (first, second):
-            await late._quarantine(Lag("p", "collector", False), entry, error)
+            await late._quarantine(Lag("p", "collector", False, 2, False), entry, error)
         assert await rows(pool, "select position from fenrun.quarantined") == []
         assert await rows(pool, "select position from fenrun.followed") == [(2,)]
 

@@ -273,7 +273,7 @@ def test_nonsense_is_refused_and_named(shop: Client) -> None:
 # ---------------------------------------------------------------- verifying, rebuilding, quarantine
 
 SPOILS = [
-    ("statistics.members", "update statistics.members set standing_orders = 7 where program_id = %s and member_id = 'B'"),
+    ("statistics.members", "update statistics.members set paid = not paid where program_id = %s and member_id = 'B'"),
     ("statistics.bindings", "delete from statistics.bindings where program_id = %s and member_id = 'C'"),
     ("statistics.sources", "update statistics.sources set remaining_minor = remaining_minor + 1 where program_id = %s"),
     ("statistics.volumes", "update statistics.volumes set team_minor = 1 where program_id = %s and month = ''"),
@@ -283,6 +283,8 @@ SPOILS = [
 
 @pytest.mark.parametrize(("projection", "spoil"), SPOILS, ids=[name for name, _ in SPOILS])
 def test_a_spoiled_table_is_found_and_rebuilt_and_the_old_rows_kept(shop: Client, dsn: str, projection: str, spoil: str) -> None:
+    shop.order("regretted", "D", line(1, 500))
+    shop.refund("all-of-it", "regretted", (1, 1, 500))
     shop.figures("A")
     with psycopg.connect(dsn) as connection:
         changed = connection.execute(spoil.encode(), [shop.program_id]).rowcount

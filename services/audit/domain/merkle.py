@@ -68,6 +68,19 @@ class Frontier:
         return _fold(self._roots) if self._roots else EMPTY_ROOT
 
 
+def root_over(entry_hashes: Iterable[bytes]) -> bytes:
+    """MTH of these entries; of as many as a perfect subtree has leaves, its node."""
+    frontier = Frontier()
+    for entry_hash in entry_hashes:
+        frontier.append(entry_hash)
+    return frontier.root()
+
+
+def leaves_of(node: Node) -> range:
+    """The leaves of a perfect subtree."""
+    return range(node.number << node.level, (node.number + 1) << node.level)
+
+
 def perfect(start: int, end: int) -> Part:
     """The perfect subtrees over the leaves [start, end), from the left.
 

@@ -27,12 +27,12 @@ IN_ALL = ""
 
 
 class Member(NamedTuple):
-    """`locked_month` is that of the last lock; orders count while anything of their base remains."""
+    """`locked_month` is that of the last lock; a member has paid while anything remains of the base of any order of theirs."""
 
     locked: bool = False
     referrer_id: str = ""
     locked_month: str = ""
-    standing_orders: int = 0
+    paid: bool = False
 
 
 _NEW = Member()
@@ -68,14 +68,19 @@ class Earning(NamedTuple):
 
 @dataclass(slots=True)
 class Figures:
-    """The first four are state: live, as much of it as the batch looks at. The others are what has changed since it was loaded."""
+    """The first five are state: live, as much of it as the batch looks at. The others are what has changed since it was loaded.
+
+    `remaining` is what remains of the bases of all orders of a member; live, that of buyers of whose orders something is taken back.
+    """
 
     members: dict[str, Member] = field(default_factory=dict)
+    remaining: dict[str, int] = field(default_factory=dict)
     histories: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     plans: dict[int, tuple[Rule, ...]] = field(default_factory=dict)
 
     members_changed: set[str] = field(default_factory=set)
+    # Of which something was taken back, if it was nothing.
     sources_changed: set[str] = field(default_factory=set)
     # (member, position, referrer): bindings that moved.
     moves: list[tuple[str, int, str]] = field(default_factory=list)
@@ -120,6 +125,12 @@ def _month_of_day(days: int) -> str:
     return f"{moment.year:04}-{moment.month:02}"
 
 
+def source_of(entry: Entry, paid: Paid) -> Source:
+    """A source as it stands after its first entry."""
+    month = month_of(entry.occurred_us if paid.at_us is None else paid.at_us)
+    return Source(entry.position, paid.buyer_id, month, paid.base_minor, paid.plan_position, paid.payees)
+
+
 def fold(figures: Figures, entry: Entry) -> None:
     """Takes in one entry of the log.
 
@@ -132,14 +143,13 @@ def fold(figures: Figures, entry: Entry) -> None:
         case None:
             return
         case Paid():
-            month = month_of(entry.occurred_us if fact.at_us is None else fact.at_us)
-            source = Source(position, fact.buyer_id, month, fact.base_minor, fact.plan_position, fact.payees)
+            source = source_of(entry, fact)
             earned = _earned(figures, source, fact.shares)
             if fact.lock is not None:
-                _lock(figures, fact.lock, position, month)
-            _remain(figures, fact.source, source)
+                _lock(figures, fact.lock, position, source.month)
+            figures.sources[fact.source] = source
             if fact.buyer_id:
-                _volume(figures, source, fact.base_minor, standing=1 if fact.base_minor else 0)
+                _volume(figures, source, fact.base_minor)
             _earn(figures, earned)
         case PlanPublished():
             figures.plans[position] = fact.rules
@@ -162,9 +172,10 @@ def fold(figures: Figures, entry: Entry) -> None:
             if after.remaining_minor < 0:
                 raise ValueError(f"{fact.source} has {before.remaining_minor} left, and {taken} is taken back")
             earned = _earned(figures, before, fact.shares)
-            _remain(figures, fact.source, after)
+            figures.sources[fact.source] = after
+            figures.sources_changed.add(fact.source)
             if before.buyer_id:
-                _volume(figures, before, -taken, standing=-1 if before.remaining_minor and not after.remaining_minor else 0)
+                _volume(figures, before, -taken)
             if fact.released_member_id:
                 _change(figures, fact.released_member_id, locked=False, referrer_id="", locked_month="")
                 _move(figures, fact.released_member_id, position, "")
@@ -191,15 +202,14 @@ def _move(figures: Figures, member_id: str, position: int, referrer_id: str) -> 
         figures.moves.append((member_id, position, referrer_id))
 
 
-def _remain(figures: Figures, name: str, source: Source) -> None:
-    figures.sources[name] = source
-    figures.sources_changed.add(name)
-
-
-def _volume(figures: Figures, order: Source, amount_minor: int, standing: int) -> None:
-    locked, referrer_id, locked_month, before = figures.members.get(order.buyer_id, _NEW)
-    figures.members[order.buyer_id] = Member(locked, referrer_id, locked_month, before + standing)
-    figures.members_changed.add(order.buyer_id)
+def _volume(figures: Figures, order: Source, amount_minor: int) -> None:
+    """A base is never negative, so an order that is told makes its buyer one who has paid, and only what is taken back may end that."""
+    remaining = figures.remaining.get(order.buyer_id, 0) + amount_minor
+    figures.remaining[order.buyer_id] = remaining
+    member = figures.members.get(order.buyer_id)
+    paid = remaining > 0 if amount_minor < 0 else amount_minor > 0 or (member is not None and member.paid)
+    if member is None or member.paid != paid:
+        _change(figures, order.buyer_id, paid=paid)
     figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
 
 
