@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -30,12 +29,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from services.audit import projection as audit_projection
 from services.audit import signing
-from services.audit.checkpointing import Checkpointer, Policy
+from services.audit.checkpointing import Policy
 from services.audit.domain.checkpoint import NoteMalformed
 from services.audit.publishing import Directory
 from services.audit.signing import KeyFileInvalid, Keys
 from services.audit.transport import AuditTransport
-from services.followers import FOLLOWED, Following, follow, follower_of
+from services.followers import FOLLOWED, Following, Signing, checkpointer_of, follow, follower_of, now_us
 from services.ledger import application as ledger_application
 from services.ledger import codec as ledger_codec
 from services.ledger import projection as ledger_projection
@@ -84,11 +83,6 @@ class CannotServe(Exception):
     """The database cannot be used or the address cannot be listened on; `str()` is the sentence for whoever started us."""
 
 
-def now_us() -> int:
-    """The book's clock: microseconds since the epoch."""
-    return time.time_ns() // 1000
-
-
 def service_dsn(dsn: str) -> str:
     """The same database, acting as the service's role, which cannot change what is recorded."""
     options = str(conninfo_to_dict(dsn).get("options") or "")
@@ -123,7 +117,7 @@ def database(settings: Settings) -> Iterator[str]:
 async def server(settings: Settings, dsn: str, listen: str, beside: bool = False) -> AsyncIterator[str]:
     """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish.
 
-    With `beside`, what follows the log does so in a process of its own. Raises CannotServe.
+    With `beside`, what follows the log and makes checkpoints of it does so in a process of its own. Raises CannotServe.
     """
     refuse_taken(listen)
     keys = checkpoint_keys(settings)
@@ -134,14 +128,15 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
     # The server that offers the statistics follows the log for them, and so with the audit.
     offers = {name for name in SERVICES if settings.service in (name, "all")}
     holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-    given = Following(where, tuple(offers & FOLLOWED.keys()), holder, settings.lease_s, settings.log_level)
-    follower: Follower | FollowerProcess
-    follower = FollowerProcess(connect, follow, (given,)) if beside and given.offers else follower_of(given, connect)
     directory = Directory(settings.checkpoint_dir) if settings.checkpoint_dir else None
-    checkpointer = None
+    signs = None
     if keys and keys.signing and "audit" in offers:
-        policy = Policy(settings.checkpoint_entries, settings.checkpoint_seconds)
-        checkpointer = Checkpointer(connect, keys, directory, policy, holder, now_us)
+        signs = Signing(keys, directory, Policy(settings.checkpoint_entries, settings.checkpoint_seconds))
+    given = Following(where, tuple(offers & FOLLOWED.keys()), holder, settings.lease_s, settings.log_level, signs)
+    follower: Follower | FollowerProcess
+    beside = beside and bool(given.offers)
+    follower = FollowerProcess(connect, follow, (given,)) if beside else follower_of(given, connect)
+    checkpointer = None if beside else checkpointer_of(given, connect)
 
     def appended(program_id: str) -> None:
         watchers.appended(program_id)

@@ -77,7 +77,7 @@ class Checkpointer:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def appended(self, program_id: str) -> None:
-        """This process appended to a program."""
+        """A program's log or its tree has grown."""
         self._lately[program_id] = asyncio.get_running_loop().time() + self._policy.seconds + LATELY_S
 
     async def close(self, within_s: float) -> None:

@@ -35,8 +35,8 @@ class Appender:
         self._connect = connect
         self._lost = lost
         self._waiting: deque[_Waiting] = deque()
-        # The statement that those who wait wait for, and until when. Others may be under way besides.
-        self._ahead: asyncio.Task[None] | None = None
+        # Stands for the statement that those who wait wait for, and until when. Others may be under way besides.
+        self._ahead: object | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,10 +45,16 @@ class Appender:
         if len(append.entries) > ENTRIES or sum(len(entry.fact) + len(entry.decision) for entry in append.entries) > BYTES:
             await self._append(append)
             return
+        if self._ahead is None:
+            # Nobody to go with: as it is, without another task's turns of the event loop.
+            ahead = self._go_ahead()
+            try:
+                await self._append(append)
+            finally:
+                self._go_on(ahead)
+            return
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(append, answer))
-        if self._ahead is None:
-            self._next()
         await answer
 
     async def close(self) -> None:
@@ -60,18 +66,19 @@ class Appender:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _next(self) -> None:
-        self._ahead = self._start(self._group())
-        self._patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._go_on, self._ahead)
-        self._ahead.add_done_callback(self._go_on)
+    def _go_ahead(self) -> object:
+        ahead = self._ahead = object()
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._go_on, ahead)
+        return ahead
 
-    def _go_on(self, ahead: "asyncio.Task[None]") -> None:
+    def _go_on(self, ahead: object) -> None:
         """That statement is not waited for any more."""
         if self._ahead is ahead and self._patience:
             self._patience.cancel()
             self._ahead = self._patience = None
             if self._waiting:
-                self._next()
+                following = self._go_ahead()
+                self._start(self._group()).add_done_callback(lambda _: self._go_on(following))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -84,7 +91,7 @@ class Appender:
         group = self._take()
         if len(group) == 1:
             await self._alone(*group[0])
-        else:
+        elif group:
             await self._together(group)
         while 0 < (before := len(self._waiting)) < TOGETHER:
             for _ in range(TURNS):
@@ -94,12 +101,13 @@ class Appender:
 
     def _take(self) -> list[_Waiting]:
         """The first who waits, and who can go with it. Nobody else loses their place."""
-        functions = self._waiting[0].append.functions()
         group: list[_Waiting] = []
         others: list[_Waiting] = []
         while self._waiting and len(group) < TOGETHER:
             item = self._waiting.popleft()
-            (group if item.append.functions() == functions else others).append(item)
+            # Done: whoever waited was cut off.
+            if not item.answer.done():
+                (others if group and item.append.functions() != group[0].append.functions() else group).append(item)
         self._waiting.extendleft(reversed(others))
         return group
 

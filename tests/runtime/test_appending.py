@@ -27,11 +27,13 @@ TERMINATE: LiteralString = (
     "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'appending' and state = 'active'"
 )
 PROGRAMS = [f"p{number}" for number in range(8)]
+# Whoever comes first goes by itself; what comes meanwhile goes together.
+AHEAD = "ahead"
 
 
 @pytest.fixture
 def own(dsn: str) -> str:
-    """A database of the test's own with eight programs, whose logs have one entry each."""
+    """A database of the test's own with eight programs and the one that goes ahead, whose logs have one entry each."""
     with psycopg.connect(dsn, autocommit=True) as owner:
         owner.execute(sql.SQL("drop database if exists appending with (force)"))
         owner.execute(sql.SQL("create database appending"))
@@ -40,7 +42,7 @@ def own(dsn: str) -> str:
 
     async def create() -> None:
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
-            for program_id in PROGRAMS:
+            for program_id in (*PROGRAMS, AHEAD):
                 first = eventlog.store(eventlog.beginning(program_id, "GBP"), Draft("s/first", None, None, 0), 1, ("t", b"", b""), "", 1)
                 await eventlog.create_program(connection, first, "GBP")
 
@@ -69,8 +71,10 @@ def next_of(head: Head, stream: str = "s/next", fact: bytes = b"fact") -> Append
 
 async def append_all(connect: Connect, appends: Sequence[Append]) -> list[type[Exception] | None]:
     """What became of each, all having been ready at the same time. None: appended."""
+    async with connect() as connection:
+        ahead = next_of(await eventlog.head(connection, AHEAD))
     appender = Appender(connect, DATABASE_LOST)
-    found = await asyncio.gather(*map(appender.append, appends), return_exceptions=True)
+    _, *found = await asyncio.gather(*map(appender.append, [ahead, *appends]), return_exceptions=True)
     await appender.close()
     return [type(error) if isinstance(error, Exception) else None for error in found]
 
@@ -83,7 +87,10 @@ async def rows(conninfo: str, statement: LiteralString) -> list[tuple[Any, ...]]
 async def recorded(conninfo: str) -> dict[str, str]:
     """{program: the transaction of its second entry}."""
     return {
-        str(program): str(xmin) for program, xmin in await rows(conninfo, "select program_id, xmin from fenrun.entries where position = 2")
+        str(program): str(xmin)
+        for program, xmin in await rows(
+            conninfo, "select program_id, xmin from fenrun.entries where position = 2 and program_id <> 'ahead'"
+        )
     }
 
 
@@ -190,11 +197,14 @@ def test_a_head_that_is_held_holds_nobody_else(own: str, monkeypatch: pytest.Mon
         async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
             first, *others = await heads(connect)
             await holder.execute("select from fenrun.programs where program_id = %s for update", [first.program_id])
+            async with connect() as connection:
+                ahead = next_of(await eventlog.head(connection, AHEAD))
             appender = Appender(connect, DATABASE_LOST)
+            going = [] if behind else [asyncio.create_task(appender.append(ahead))]
             held = asyncio.create_task(appender.append(next_of(first)))
             if behind:
                 await until(lambda: waiting_for_locks(own))
-            await asyncio.gather(*(appender.append(next_of(head)) for head in others))
+            await asyncio.gather(*going, *(appender.append(next_of(head)) for head in others))
             assert not held.done()
             await holder.rollback()
             await held
@@ -208,7 +218,11 @@ def test_when_the_connection_breaks_everybody_of_a_statement_hears_of_it(own: st
     async def story() -> None:
         async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
             appends = [next_of(head) for head in await heads(connect)]
-            await holder.execute("lock table fenrun.entries in share mode")
+            # The same version of a stream, not committed: the statement waits for what becomes of it.
+            await holder.execute(
+                "insert into fenrun.entries select program_id, 9, 's/next', 1, type, null, 0, 0, '', '', '', '' from fenrun.entries"
+                " where program_id = 'p0'"
+            )
             ended = asyncio.create_task(append_all(connect, appends))
             await until(lambda: waiting_for_locks(own))
             [(waiting,)] = await rows(own, "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event_type = 'Lock'")
@@ -225,11 +239,11 @@ async def until(seen: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def waiting_for_locks(conninfo: str) -> bool:
+async def waiting_for_locks(conninfo: str, statements: int = 1) -> bool:
     [(count,)] = await rows(
         conninfo, "select count(*) from pg_stat_activity where application_name = 'appending' and wait_event_type = 'Lock'"
     )
-    return bool(count)
+    return bool(count == statements)
 
 
 # With the writer before it.
@@ -341,8 +355,10 @@ def test_two_servers_that_write_to_the_same_programs_make_one_log_of_each(own: s
     asyncio.run(story())
 
 
-def test_a_writer_that_closes_cuts_off_what_the_database_holds_up(own: str) -> None:
-    """Everybody is answered and no task is left, whether their append is under way or behind one that is."""
+def test_a_writer_that_closes_cuts_off_what_the_database_holds_up(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody is answered and no task is left, whether their append is under way, alone or with others, or behind one that is. What had
+    been sent may be recorded yet: told again, it counts once."""
+    monkeypatch.setattr(appending, "PATIENCE_S", 0.0)
 
     async def story() -> None:
         async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
@@ -351,13 +367,18 @@ def test_a_writer_that_closes_cuts_off_what_the_database_holds_up(own: str) -> N
             await holder.execute("lock table fenrun.entries in share mode")
             own_tasks = asyncio.all_tasks()
             telling = [asyncio.create_task(writer.submit(program_id, Tell("two"), "ann")) for program_id in PROGRAMS[:4]]
-            await until(lambda: waiting_for_locks(own))
+            await until(lambda: waiting_for_locks(own, 2))
             telling += [asyncio.create_task(writer.submit(program_id, Tell("two"), "ann")) for program_id in PROGRAMS[4:]]
             await asyncio.sleep(0)
             await writer.close(0)
             assert [type(error) for error in await asyncio.gather(*telling, return_exceptions=True)] == [Unavailable] * len(PROGRAMS)
             assert asyncio.all_tasks() <= own_tasks
             await holder.rollback()
-            assert {fact_id for _, fact_id, _ in await logged(own)} == {"one"}
+            again = writer_of(connect)
+            await asyncio.gather(*(again.submit(program_id, Tell("two"), "ann") for program_id in PROGRAMS))
+            assert [entry[:2] for entry in await logged(own)] == [
+                (program_id, fact_id) for program_id in PROGRAMS for fact_id in ("one", "two")
+            ]
+            await again.close(1)
 
     asyncio.run(story())
