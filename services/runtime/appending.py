@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 from services.runtime import eventlog
 from services.runtime.eventlog import Append, Connect
+from services.runtime.gathering import gather
 
 # What goes with others has at most so many entries, and bytes in them; and so many go together.
 ENTRIES, BYTES, TOGETHER = 16, 64 * 1024, 64
 # A statement that takes longer is not waited for by those behind it.
 PATIENCE_S = 0.1
-# Turns of the event loop from an answer to the next append of whoever got it.
-TURNS = 3
 
 
 class _Waiting(NamedTuple):
@@ -93,11 +92,7 @@ class Appender:
             await self._alone(*group[0])
         elif group:
             await self._together(group)
-        while 0 < (before := len(self._waiting)) < TOGETHER:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            if len(self._waiting) == before:
-                return
+        await gather(self._waiting, TOGETHER)
 
     def _take(self) -> list[_Waiting]:
         """The first who waits, and who can go with it. Nobody else loses their place."""

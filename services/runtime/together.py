@@ -10,10 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from services.runtime.eventlog import Connection
+from services.runtime.gathering import gather
 from services.runtime.writer import DATABASE_LOST, Connect
-
-# Statements under way at once: while the rows of one are taken in, PostgreSQL works on another.
-AT_ONCE = 2
 
 Asked = TypeVar("Asked")
 Found = TypeVar("Found")
@@ -32,17 +30,15 @@ class Together(Generic[Asked, Found]):
         self._read = read
         self._most = most
         self._waiting: deque[_Waiting[Asked, Found]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
 
     async def ask(self, asked: Asked) -> Found:
         """The answer to one read, as of some moment after this call. Raises what reading it alone raises."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Found] = loop.create_future()
         self._waiting.append(_Waiting(asked, answer))
-        if len(self._tasks) < AT_ONCE:
-            task = loop.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._task is None:
+            self._task = loop.create_task(self._drain())
         return await answer
 
     async def _drain(self) -> None:
@@ -54,7 +50,9 @@ class Together(Generic[Asked, Found]):
                 batch = [one for one in batch if not one.answer.done()]
                 if batch:
                     await self._answer(batch)
+                await gather(self._waiting, self._most)
         finally:
+            self._task = None
             # Nothing is left to cancel, unless this was cut off itself because the server is stopping: nobody may wait for ever.
             for one in (*batch, *self._waiting):
                 one.answer.cancel()

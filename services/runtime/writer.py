@@ -22,6 +22,7 @@ from services.kernel.refusals import Malformed, Refusal, Unavailable
 from services.runtime import eventlog
 from services.runtime.appending import Appender
 from services.runtime.eventlog import Append, Changes, Connection, Head, HeadMoved
+from services.runtime.gathering import gather
 from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
@@ -29,8 +30,6 @@ log = structlog.get_logger()
 # Programs that are remembered, and members of all of them together; beyond it the program used longest ago goes. A member takes about half
 # a kilobyte.
 PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
-# Turns of the event loop that a call takes from the socket to the queue.
-TURNS = 3
 # For so many seconds after another process wrote to a program its head is held while deciding: what is decided without would be in vain as
 # often as not.
 SHARED_S = 10.0
@@ -223,20 +222,11 @@ class Writer:
                             item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
                     if not isinstance(error, Exception):
                         raise
-                await self._gather(queue)
+                await gather(queue.waiting, self._batch_limit)
         finally:
             queue.task = None
             if not queue.waiting:
                 self._queues.pop(program_id, None)
-
-    async def _gather(self, queue: _Queue) -> None:
-        """Lets calls that have come in meanwhile get as far as the queue, as long as more of them do."""
-        while queue.waiting and len(queue.waiting) < self._batch_limit:
-            before = len(queue.waiting)
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            if len(queue.waiting) == before:
-                return
 
     async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
         """Answers every command of a batch, in one append if it can, in more if it must."""

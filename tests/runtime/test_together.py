@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.runtime.together import AT_ONCE, Together
+from services.runtime.together import Together
 
 
 @asynccontextmanager
@@ -50,17 +50,15 @@ def test_what_arrives_during_a_statement_is_asked_together_by_the_next() -> None
         callers = []
         for number in range(1, 31):
             callers.append(asyncio.create_task(together.ask(number)))
-            if number <= AT_ONCE:
-                await turns()
-        await turns()
-        assert [len(batch) for batch in reader.batches] == [1] * AT_ONCE
+            await turns()
+        assert [len(batch) for batch in reader.batches] == [1], "one alone, and nobody waits for company"
         reader.go_on.set()
         return await asyncio.gather(*callers)
 
     found, reader = story(told)
     assert found == [2 * number for number in range(1, 31)]
     assert max(map(len, reader.batches)) == 10, "no more than allowed"
-    assert len(reader.batches) < 30 / 2
+    assert len(reader.batches) == 4
     assert sorted(number for batch in reader.batches for number in batch) == list(range(1, 31)), "each is asked once"
 
 
