@@ -37,6 +37,7 @@ from services.ledger.reads import Reads
 from services.runtime import eventlog, tokens
 from services.runtime.as_of import as_asked
 from services.runtime.eventlog import Connection, Head
+from services.runtime.gathering import Pace
 from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
@@ -88,14 +89,18 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def _record(self, program_id: str, orders: Iterable[pb.Order], who: str) -> list[Any]:
         """The fields of an OrderResult for each."""
-        answers = await self._each(program_id, orders, record_order, who)
-        return [{"error": status_of(answer)} if isinstance(answer, Refusal) else {"recorded": recorded_order(answer)} for answer in answers]
+        answers, pace, results = await self._each(program_id, orders, record_order, who), Pace(), list[Any]()
+        for answer in answers:
+            await pace.step()
+            results.append({"error": status_of(answer)} if isinstance(answer, Refusal) else {"recorded": recorded_order(answer)})
+        return results
 
     async def _each(self, program_id: str, told: Iterable[Item], command_of: Callable[[Item], Any], who: str) -> list[Outcome | Refusal]:
         """Submits what is well formed, in order, and answers each for itself."""
         answers: list[Outcome | Refusal | None] = []
-        commands = []
+        commands, pace = [], Pace()
         for one in told:
+            await pace.step()
             try:
                 commands.append(command_of(one))
                 answers.append(None)

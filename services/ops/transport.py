@@ -15,6 +15,7 @@ from services.ops import projections
 from services.ops.projections import Registered, Result
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection
+from services.runtime.gathering import Pace
 from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
@@ -93,8 +94,9 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         """Submits what is well formed, in order, and answers each as its own rpc would."""
         kinds = [fact.WhichOneof("fact") or "" for fact in facts]
         answers: list[Outcome | Refusal | None] = []
-        commands = []
+        commands, pace = [], Pace()
         for kind, fact in zip(kinds, facts, strict=True):
+            await pace.step()
             try:
                 commands.append(self._command(program_id, kind, fact))
                 answers.append(None)

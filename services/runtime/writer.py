@@ -22,7 +22,7 @@ from services.kernel.refusals import Malformed, Refusal, Unavailable
 from services.runtime import eventlog
 from services.runtime.appending import Appender
 from services.runtime.eventlog import Append, Changes, Connection, Head, HeadMoved
-from services.runtime.gathering import gather
+from services.runtime.gathering import Pace, gather
 from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
@@ -378,7 +378,10 @@ class Writer:
         changes = {participant.name: participant.changes() for participant in self._participants}
         now, expected, stored_entries = self._now_us(), head, []
         answers: list[Outcome | Refusal] = []
+        # Whoever reads, or calls for another program, need not wait for the whole batch.
+        pace = Pace()
         for item in batch:
+            await pace.step()
             participant = self._by_command[type(item.command)]
             state = states[participant.name]
             if answers and participant.alone(item.command):

@@ -51,5 +51,5 @@ create function ledger.histories(p_program text[], p_position bigint[]) returns 
     from unnest(p_program, p_position) with ordinality a(program_id, position, number)
     join fenrun.programs p on p.program_id = a.program_id
     left join fenrun.entries t on t.program_id = a.program_id and t.position = a.position
-    left join fenrun.entries e on e.program_id = t.program_id and e.stream = t.stream and e.position <= t.position
+    left join fenrun.entries e on e.program_id = t.program_id and e.stream = t.stream and e.stream_version <= t.stream_version
 $$;
