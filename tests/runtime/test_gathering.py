@@ -1,0 +1,61 @@
+"""Sharing the event loop: who waits for company, for how long, and who lets others have a turn."""
+
+import asyncio
+
+import pytest
+
+from services.runtime import gathering
+from services.runtime.gathering import TURNS, Pace, gather
+
+
+async def arrive(waiting: list[int], number: int, turns: int) -> None:
+    """One after the other, each some turns after the one before."""
+    for one in range(number):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.append(one)
+
+
+@pytest.mark.parametrize(
+    ("first", "turns", "enough", "found"),
+    [
+        pytest.param(0, 1, 50, 0, id="nobody waits, so nobody is waited for"),
+        pytest.param(1, TURNS - 1, 50, 21, id="as long as more come"),
+        pytest.param(1, 3 * TURNS, 50, 1, id="no longer"),
+        pytest.param(9, 1, 9, 9, id="there are enough"),
+    ],
+)
+def test_company_is_waited_for_as_long_as_more_of_it_comes(first: int, turns: int, enough: int, found: int) -> None:
+    async def story() -> int:
+        waiting = [-1] * first
+        arriving = asyncio.create_task(arrive(waiting, 20, turns))
+        await gather(waiting, enough)
+        gathered = len(waiting)
+        await arriving
+        return gathered
+
+    assert asyncio.run(story()) == found
+
+
+@pytest.mark.parametrize(("stretch_s", "seen"), [(-1.0, list(range(10))), (3600.0, [10])])
+def test_long_work_lets_others_have_a_turn_between_its_steps(monkeypatch: pytest.MonkeyPatch, stretch_s: float, seen: list[int]) -> None:
+    """What another task sees of the work: every step of it, or nothing until it is done."""
+    monkeypatch.setattr(gathering, "STRETCH_S", stretch_s)
+    done: list[int] = []
+
+    async def watch() -> list[int]:
+        found = []
+        for _ in range(10):
+            found.append(len(done))
+            await asyncio.sleep(0)
+        return found
+
+    async def story() -> list[int]:
+        watching = asyncio.create_task(watch())
+        pace = Pace()
+        for number in range(10):
+            await pace.step()
+            done.append(number)
+        return await watching
+
+    assert sorted(set(asyncio.run(story()))) == seen
