@@ -432,6 +432,9 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
     @unary
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         position = int(request.posting_id.partition(".")[0])
+        # Before it is asked for together with others, who would be asked again each by themselves.
+        if position > views.LAST_POSITION:
+            raise Malformed("posting_id", f"posting_id: position {position} is beyond {views.LAST_POSITION}")
         found = await self._reads.history(request.program_id, position)
         return views.explain(request.posting_id, found.entries, found.previous_hash, found.seals, found.plans)
 

@@ -9,9 +9,13 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
+import structlog
+
 from services.runtime import eventlog
 from services.runtime.eventlog import Append, Connect
 from services.runtime.gathering import gather
+
+log = structlog.get_logger()
 
 # What goes with others has at most so many entries, and bytes in them; and so many go together.
 ENTRIES, BYTES, TOGETHER = 16, 64 * 1024, 64
@@ -116,9 +120,9 @@ class Appender:
                 if not answer.done():
                     answer.set_exception(error)
             return
-        except Exception:
+        except Exception as error:
             # One of them is at fault, and nothing was written.
-            pass
+            log.info("appending.one_by_one", programs=len(group), error=type(error).__name__)
         except BaseException:
             for _, answer in group:
                 answer.cancel()

@@ -61,6 +61,7 @@ class Together(Generic[Asked, Found]):
         try:
             async with self._connect() as connection:
                 found = await self._read(connection, [one.asked for one in batch])
+            answers = list(zip(batch, found, strict=True))
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, DATABASE_LOST):
                 # One of them is at fault; alone, each answers for itself.
@@ -71,6 +72,6 @@ class Together(Generic[Asked, Found]):
                 if not one.answer.done():
                     one.answer.set_exception(error)
             return
-        for one, answer in zip(batch, found, strict=True):
+        for one, answer in answers:
             if not one.answer.done():
                 one.answer.set_result(answer)

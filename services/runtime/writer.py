@@ -293,10 +293,12 @@ class Writer:
         return self._appended_all(before, batch, answers, after, states)
 
     async def _attempt_holding(self, program_id: str, batch: list[_Waiting], known: _Left | None, queue: _Queue) -> int:
-        """The same while nobody else can append. Whoever came while it waited for the head joins the batch."""
+        """The same while nobody else can append. Whoever came while it waited for the head joins the batch, unless somebody who came before
+        them waits for a batch of their own."""
         async with self._connect() as connection, connection.transaction():
             before = await eventlog.head(connection, program_id, lock=True)
-            batch += queue.take(self._batch_limit - len(batch))
+            if batch[-1] is queue.taken[-1]:
+                batch += queue.take(self._batch_limit - len(batch))
             if known and known.head != before:
                 self._share(program_id)
                 known = await self._caught_up(connection, known, before)

@@ -136,7 +136,7 @@ def main() -> None:
         return
     if not told.peers and (drawn := picture.panels(found)):
         output.with_name(PICTURE).write_text(picture.draw("Fenrun: RecordOrder by calls in flight", drawn), encoding="utf-8")
-        lines += ["", f"![Throughput and latency over calls in flight, and growth]({PICTURE})"]
+        lines += ["", f"![Throughput and latency over calls in flight{', and growth' if steps else ''}]({PICTURE})"]
     report.replace_section(output, "\n".join(lines), "peers" if told.peers else "bench")
 
 

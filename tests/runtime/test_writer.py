@@ -140,3 +140,37 @@ def test_what_was_read_and_never_compared_with_the_head_is_not_remembered(monkey
     asyncio.run(story())
     # The second time the head was remembered, and so was compared.
     assert repeating.kept == [None, None, "as of 5"]
+
+
+class Stumbling(Refusing):
+    """Refuses what it is asked, in the order asked, and breaks at number 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decided: list[int] = []
+
+    def decide(self, state: Any, command: Ask) -> Answer:
+        if command.number == 2:
+            raise ZeroDivisionError
+        self.decided.append(command.number)
+        raise PayoutExceedsAvailable("bo", 0, command.number)
+
+
+def test_nobody_who_came_later_is_decided_before_a_batch_that_is_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process writes too, a batch takes in whoever came while it waited for the head."""
+
+    async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
+        return Head(program_id, "CNY", 5, bytes(32), 0)
+
+    monkeypatch.setattr(eventlog, "head", head)
+    stumbling = Stumbling()
+
+    async def story() -> list[Any]:
+        writer = Writer(nowhere, [stumbling], lambda: 0, 3, 1)
+        writer._share("p")
+        return list(await asyncio.gather(*(writer.submit("p", Ask(number), "ann") for number in range(1, 6)), return_exceptions=True))
+
+    answers = asyncio.run(story())
+    assert [type(answer) for answer in answers] == [PayoutExceedsAvailable, ZeroDivisionError, *[PayoutExceedsAvailable] * 3]
+    # Number 1 once in the batch that broke, then each in turn.
+    assert stumbling.decided == [1, 1, 3, 4, 5]
