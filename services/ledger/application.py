@@ -528,9 +528,7 @@ class Loading:
         cursor = await self._connection.execute(
             f"select m.member_id, m.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}"
             f" from unnest(%s::text[], %s::text[]) as m(member_id, asset)"
-            " cross join lateral (select * from ledger.balances b"
-            " where b.program_id = %s and b.member_id = m.member_id and b.asset = m.asset"
-            f" order by b.position desc limit 1) b".encode(),
+            " join ledger.balances b on b.program_id = %s and b.member_id = m.member_id and b.asset = m.asset".encode(),
             [array(member_id for member_id, _ in asked), array(asset for _, asset in asked), self._program_id],
         )
         for member_id, asset, *held in await cursor.fetchall():

@@ -1,8 +1,8 @@
 """Balances as of any position, recorded time or occurred time.
 
-A member's row after each entry is kept, so as of a position their balance is one look-up. What had happened by a time is added up from the
-changes between their rows. Of the company, and of deposits and margins, only the newest figures are kept: what they were is folded from
-the log, which never changes.
+A member's row after each entry is kept, so as of a position their balance is a look-up or a few (`ledger.balance_at`). What had happened
+by a time is added up from the changes between their rows. Of the company, and of deposits and margins, only the newest figures are kept:
+what they were is folded from the log, which never changes.
 """
 
 from collections import Counter
@@ -28,18 +28,19 @@ Sums = Mapping[Account, int]
 async def held(connection: Connection, program_id: str, members: Sequence[str], asset: str, as_of: AsOf) -> dict[str, tuple[Balance, int]]:
     """{member: (balance, last entry that moved it)} of those that anything had moved.
 
-    As of a position one look-up for each member; as of an occurred time linear in the member's own rows.
+    As of a position a look-up for each member, and one more for every 2^20 entries since; as of an occurred time linear in the member's own
+    rows.
     """
     names = BALANCE_COLUMNS.split(", ")
-    among = "from ledger.balances b where b.program_id = %s and b.member_id = w.member_id and b.asset = %s and b.position <= %s"
     parameters: list[str | int] = [eventlog.array(members), program_id, asset, as_of.position]
     if as_of.occurred_us is None:
-        lateral = f"select {BALANCE_COLUMNS}, position {among} order by b.position desc limit 1"
+        lateral = f"select {BALANCE_COLUMNS}, position from ledger.balance_at(%s, w.member_id, %s, %s)"
     else:
         changes = ", ".join(f"{name} - lag({name}, 1, 0::bigint) over (order by position) as {name}" for name in names)
         sums = ", ".join(f"sum(c.{name})::bigint as {name}" for name in names)
         lateral = (
-            f"select {sums}, max(c.position) as position from (select position, {changes} {among}) c"
+            f"select {sums}, max(c.position) as position"
+            f" from (select position, {changes} from ledger.balances_between(%s, w.member_id, %s, 0, %s, null)) c"
             " join fenrun.entries e on e.program_id = %s and e.position = c.position where e.occurred_us <= %s"
         )
         parameters += [program_id, as_of.occurred_us]
@@ -55,11 +56,10 @@ async def rows(
     connection: Connection, program_id: str, member_id: str, assets: Sequence[str], after: int, last: int, limit: int
 ) -> tuple[dict[int, dict[str, Balance]], bool]:
     """{position: {asset: balance after it}} of the next `limit` entries that moved a member's money, up to a position, and whether
-    there are more. One walk along the index for each asset, however long the member's history is."""
+    there are more. One walk along the index for each asset and every 2^20 entries, however long the member's history is."""
     cursor = await connection.execute(
         f"select b.position, b.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))} from unnest(%s::text[]) as a(asset)"
-        " cross join lateral (select * from ledger.balances b where b.program_id = %s and b.member_id = %s and b.asset = a.asset"
-        " and b.position > %s and b.position <= %s order by b.position limit %s) b".encode(),
+        " cross join lateral ledger.balances_between(%s, %s, a.asset, %s, %s, %s) b".encode(),
         # One more than asked for: no entry is cut in two between its assets.
         [eventlog.array(assets), program_id, member_id, after, last, limit + 1],
     )

@@ -45,14 +45,10 @@ from services.runtime.projecting import Folding, InlineView, Row
 MEMBERS = InlineView(
     "ledger.members", ("member_id", "tier", "tier_position", "locked", "referrer_id", "binding_position", "touch_position"), 1
 )
-BALANCES = InlineView(
-    "ledger.balances",
-    (
-        *("member_id", "asset", "position", "pending", "available", "reserved", "paid", "debt"),
-        *("accrued", "reversed", "adjusted"),
-    ),
-    3,
-)
+_BALANCE = ("member_id", "asset", "position", "pending", "available", "reserved", "paid", "debt", "accrued", "reversed", "adjusted")
+# Now, and right after each entry that moved them.
+BALANCES = InlineView("ledger.balances", _BALANCE, 2)
+BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3)
 COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
 # What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
 DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)
@@ -63,7 +59,7 @@ EVIDENCE = InlineView("ledger.evidence", ("order_id", "member_id", "position", "
 COUNTERS = InlineView("ledger.counters", ("counter", "bucket", "member_id", "amount"), 3)
 PERIODS = InlineView("ledger.periods", ("period_id", "position"), 1)
 APART = InlineView("ledger.apart", ("member_id", "asset", "account", "balance"), 3)
-VIEWS = (MEMBERS, BALANCES, COMPANY, DUE, HOLDS, STANDINGS, ROLES, EVIDENCE, COUNTERS, PERIODS, APART)
+VIEWS = (MEMBERS, BALANCES, BALANCE_HISTORY, COMPANY, DUE, HOLDS, STANDINGS, ROLES, EVIDENCE, COUNTERS, PERIODS, APART)
 
 
 class LedgerChanges:
@@ -219,7 +215,8 @@ def _fields(fact: RoleGranted) -> tuple[Any, ...]:
 def folding() -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
     books = Books(booked=None)
-    balances: list[Row] = []
+    balances: dict[Row, Row] = {}
+    history: list[Row] = []
     company: dict[tuple[str, Account], int] = {}
     closed: list[Row] = []
 
@@ -233,14 +230,17 @@ def folding() -> Folding:
                 company[asset, account] = company.get((asset, account), 0) + amount
             elif account not in APART_ACCOUNTS:
                 moved[member_id, asset] = None
-        balances.extend([(*key, entry.position, *books.balances[key]) for key in moved])
+        for key in moved:
+            balances[key] = row = (*key, entry.position, *books.balances[key])
+            history.append(row)
         if isinstance(entry.fact, PeriodClosed):
             closed.append((entry.fact.period_id, entry.position))
 
     def rows() -> dict[str, Collection[Row]]:
         return {
             MEMBERS.name: [(member_id, *member) for member_id, member in books.members.items() if member is not None],
-            BALANCES.name: balances,
+            BALANCES.name: balances.values(),
+            BALANCE_HISTORY.name: history,
             COMPANY.name: [(*key, balance) for key, balance in company.items()],
             DUE.name: [(*key, amount) for key, amount in books.due.items()],
             HOLDS.name: [(hold_id, hold.member_id, hold.order_id) for hold_id, hold in books.holds.items()],

@@ -57,8 +57,7 @@ async def _standing(connection: Connection, program_id: str) -> dict[tuple[str, 
     """{(asset, account): what stands there now}, all members together."""
     cursor = await connection.execute(
         "select b.asset, sum(b.pending)::bigint, sum(b.available)::bigint, sum(b.reserved)::bigint, sum(b.paid)::bigint,"
-        " sum(b.debt)::bigint from (select distinct on (member_id, asset) * from ledger.balances where program_id = %s"
-        " order by member_id, asset, position desc) b group by b.asset",
+        " sum(b.debt)::bigint from ledger.balances b where b.program_id = %s group by b.asset",
         [program_id],
     )
     of_members = (Account.PENDING, Account.AVAILABLE, Account.RESERVED, Account.PAID, Account.DEBT)

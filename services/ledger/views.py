@@ -83,10 +83,9 @@ async def trial_balance(connection: Connection, program_id: str, currency: str) 
     """The sums of the members' accounts and the company's own, now; together they are zero."""
     cursor = await connection.execute(
         "select coalesce(sum(b.pending), 0)::bigint, coalesce(sum(b.available), 0)::bigint, coalesce(sum(b.reserved), 0)::bigint,"
-        " coalesce(sum(b.paid), 0)::bigint, coalesce(sum(b.debt), 0)::bigint from ledger.members m"
-        " cross join lateral (select * from ledger.balances b where b.program_id = m.program_id and b.member_id = m.member_id"
-        " and b.asset = %s order by b.position desc limit 1) b where m.program_id = %s",
-        [currency, program_id],
+        " coalesce(sum(b.paid), 0)::bigint, coalesce(sum(b.debt), 0)::bigint from ledger.balances b"
+        " where b.program_id = %s and b.asset = %s",
+        [program_id, currency],
     )
     members = await cursor.fetchone()
     assert members is not None

@@ -87,8 +87,16 @@ def test_a_program_opens_once(shop: Client) -> None:
 
 
 SPOILS = [
-    ("ledger.balances", "update ledger.balances set pending = pending + 1, accrued = accrued + 1 where program_id = %s and position = 6"),
-    ("ledger.balances", "delete from ledger.balances where program_id = %s and position = 7"),
+    (
+        "ledger.balances",
+        "update ledger.balances set pending = pending + 1, accrued = accrued + 1 where program_id = %s and member_id = 'B'",
+    ),
+    ("ledger.balances", "delete from ledger.balances where program_id = %s and member_id = 'B'"),
+    (
+        "ledger.balance_history",
+        "update ledger.balance_history set pending = pending + 1, accrued = accrued + 1 where program_id = %s and position = 6",
+    ),
+    ("ledger.balance_history", "delete from ledger.balance_history where program_id = %s and position = 7"),
     ("ledger.company", "update ledger.company set balance = balance + 5 where program_id = %s"),
     ("ledger.members", "insert into ledger.members values (%s, 'ghost', '', 0, false, '', 0, 0)"),
     ("ledger.due", "update ledger.due set amount_minor = amount_minor + 1 where program_id = %s"),
