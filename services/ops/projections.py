@@ -6,8 +6,10 @@ quarantine: its position, its quarantine and its rows change together, so one sn
 Runs in a thread of its own on its own connection (`runtime/replaying.py`).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -136,14 +138,19 @@ def verify(
         connection.execute("set transaction isolation level repeatable read read only")
         last = head_position(connection, program_id)
         standings = [standing(connection, program_id, service, last) for service in registered]
-        chain, folded = _fold(connection, program_id, last, registered, standings, progress)
+        chain, folded, written = _fold(connection, program_id, last, registered, standings, progress)
         head = connection.execute("select head_hash from fenrun.programs where program_id = %s", [program_id]).fetchone()
         if chain.position != last or head is None or bytes(head[0]) != chain.hash:
             chain.fault(f"the log ends at position {chain.position}; its head row says {last} and another hash or position")
         results = [Result("log", last, not chain.faults, chain.position, tuple(chain.faults))]
         for service, stands, rows_by_view in zip(registered, standings, folded, strict=True):
             for view in service.views:
-                results.append(_compare(connection, program_id, view, rows_by_view[view.name], stands))
+                if view.written_once:
+                    rows, differences = written[view.name].rows, written[view.name].differences
+                else:
+                    rows, differences = _compare(connection, program_id, view, rows_by_view[view.name])
+                shown = tuple(differences[:DIFFERENCES_SHOWN])
+                results.append(Result(view.name, stands.position, not shown, rows, shown, len(stands.quarantined)))
     return [result for result in results if not asked or result.projection in asked]
 
 
@@ -154,17 +161,23 @@ def _fold(
     registered: Sequence[Registered],
     standings: Sequence[Standing],
     progress: Callable[[int, int], None],
-) -> tuple[Chain, list[Mapping[str, Collection[Row]]]]:
+) -> tuple[Chain, list[Mapping[str, Collection[Row]]], Mapping[str, "Written"]]:
     chain = Chain()
     foldings = [service.folding() for service in registered]
+    written = {view.name: Written(connection, program_id, view) for service in registered for view in service.views if view.written_once}
     for some in chunks(connection, program_id, last):
         for stored in some:
             chain.add(stored)
         # One service after the other, each with what it has just used still at hand: by turns from entry to entry it takes a third longer.
         for service, stands, folding in zip(registered, standings, foldings, strict=True):
             _add(service.read, folding.add, some, stands, chain)
+            for name, made in folding.written.items():
+                written[name].compare(made, some[-1].position)
+                made.clear()
         progress(chain.position, last)
-    return chain, [folding.rows() for folding in foldings]
+    for view in written.values():
+        view.finish()
+    return chain, [folding.rows() for folding in foldings], written
 
 
 def _add(read: Callable[[Stored], Entry], add: Callable[[Entry], None], some: Sequence[Stored], stands: Standing, chain: Chain) -> None:
@@ -178,12 +191,14 @@ def _add(read: Callable[[Stored], Entry], add: Callable[[Entry], None], some: Se
             chain.fault(f"position {stored.position}: {stored.type} cannot be folded: {type(error).__name__} {error}")
 
 
-def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[list[Row]]:
-    """Every live row of a program, some at a time."""
-    with connection.cursor("live", binary=True) as cursor:
+def live_rows(connection: Sync, program_id: str, view: View, order: str = "") -> Iterator[list[Row]]:
+    """Every live row of a program, some at a time; in no order where none is asked for."""
+    with connection.cursor(f"live {view.name}", binary=True) as cursor:
         cursor.execute(
-            sql.SQL("select {} from {} where program_id = %s").format(
-                sql.SQL(", ").join(sql.Identifier(column) for column in view.columns), sql.Identifier(*view.name.split("."))
+            sql.SQL("select {} from {} where program_id = %s{}").format(
+                sql.SQL(", ").join(sql.Identifier(column) for column in view.columns),
+                sql.Identifier(*view.name.split(".")),
+                sql.SQL(f" order by {order}" if order else ""),
             ),
             [program_id],
         )
@@ -191,7 +206,44 @@ def live_rows(connection: Sync, program_id: str, view: View) -> Iterator[list[Ro
             yield rows
 
 
-def _compare(connection: Sync, program_id: str, view: View, made: Collection[Row], stands: Standing) -> Result:
+class Written:
+    """The live rows of a view written once beside those the log makes, as it makes them: neither are kept, however many there are."""
+
+    def __init__(self, connection: Sync, program_id: str, view: View) -> None:
+        self.rows = 0
+        self.differences: list[str] = []
+        self._view = view
+        self._live = live_rows(connection, program_id, view, view.written_once)
+        self._ahead: list[Row] = []
+        self._position = itemgetter(view.columns.index("position"))
+
+    def compare(self, made: Collection[Row], last: int) -> None:
+        """With everything that the entries make up to position `last`, from where it stopped before."""
+        ahead = self._ahead
+        while not ahead or self._position(ahead[-1]) <= last:
+            if not (more := next(self._live, None)):
+                break
+            ahead += more
+        end = bisect_right(ahead, last, key=self._position)
+        self._note(ahead[:end], set(made))
+        del ahead[:end]
+
+    def finish(self) -> None:
+        """What is left belongs to no entry."""
+        self._note(self._ahead, set())
+        for live in self._live:
+            self._note(live, set())
+
+    def _note(self, live: Sequence[Row], made: set[Row]) -> None:
+        self.rows += len(live)
+        # What is not shown need not be kept: every row may be wrong.
+        if len(self.differences) < DIFFERENCES_SHOWN and (len(live) != len(made) or not made.issuperset(live)):
+            wrong = [row for row in live if row not in made]
+            self.differences += _differences(self._view, wrong, made.difference(live))
+
+
+def _compare(connection: Sync, program_id: str, view: View, made: Collection[Row]) -> tuple[int, list[str]]:
+    """How many live rows there are, and what is wrong with them."""
     expected, rows, wrong = set(made), 0, list[Row]()
     for live in live_rows(connection, program_id, view):
         rows += len(live)
@@ -202,8 +254,8 @@ def _compare(connection: Sync, program_id: str, view: View, made: Collection[Row
     if wrong or rows < len(expected):
         for live in live_rows(connection, program_id, view):
             expected.difference_update(live)
-        differences = _differences(view, wrong, expected)[:DIFFERENCES_SHOWN]
-    return Result(view.name, stands.position, not differences, rows, tuple(differences), len(stands.quarantined))
+        differences = _differences(view, wrong, expected)
+    return rows, differences
 
 
 def _differences(view: View, wrong: Sequence[Row], missing: Collection[Row]) -> list[str]:
@@ -248,6 +300,9 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
             if not service.skips:
                 raise
             poison[stored.position] = describe(error)
+        for view_name, made in folding.written.items():
+            if view_name != name:
+                made.clear()
 
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read read only")

@@ -4,7 +4,7 @@ Some views are folded in the transaction of every append (inline), the others af
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.kernel.decider import Entry
@@ -20,6 +20,8 @@ class View:
     # After program_id, in table order; the first `keys` of them identify a row.
     columns: tuple[str, ...]
     keys: int
+    # What sorts the rows by position where each is written once, with the entry at that position; empty where rows change.
+    written_once: str = ""
 
 
 class InlineView(View):
@@ -40,8 +42,11 @@ class Folding:
     its columns as the view names them.
 
     `add` of a followed projection changes nothing when it raises: the entry is left out then.
+    `written` are the same rows of the views written once, by name, as they are made: whoever has seen to them may clear the lists, so that
+    memory does not grow with the log.
     """
 
     views: tuple[View, ...]
     add: Callable[[Entry], None]
     rows: Callable[[], Mapping[str, Collection[Row]]]
+    written: Mapping[str, list[Row]] = field(default_factory=dict)

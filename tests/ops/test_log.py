@@ -10,6 +10,8 @@ from fenrun.ops.v1 import ops_pb2 as op
 
 from services import composition
 from services.kernel.chain import entry_hash
+from services.ops import projections
+from services.runtime import replaying
 from tests.given import Client, line, reason
 
 
@@ -97,6 +99,12 @@ SPOILS = [
         "update ledger.balance_history set pending = pending + 1, accrued = accrued + 1 where program_id = %s and position = 6",
     ),
     ("ledger.balance_history", "delete from ledger.balance_history where program_id = %s and position = 7"),
+    (
+        "ledger.balance_history",
+        "insert into ledger.balance_history"
+        " select program_id, member_id, asset, position + 1000000, pending, available, reserved, paid, debt, accrued, reversed, adjusted"
+        " from ledger.balance_history where program_id = %s and position = 6",
+    ),
     ("ledger.company", "update ledger.company set balance = balance + 5 where program_id = %s"),
     ("ledger.members", "insert into ledger.members values (%s, 'ghost', '', 0, false, '', 0, 0)"),
     ("ledger.due", "update ledger.due set amount_minor = amount_minor + 1 where program_id = %s"),
@@ -121,6 +129,30 @@ def test_a_spoiled_view_is_found_and_rebuilt_and_the_old_rows_kept(shop: Client,
     assert kept == (0 if spoil.startswith("delete") else changed,)
     shop.order("later", "C", line(1, 5000))
     assert shop.differences() == []
+
+
+def test_what_is_wrong_with_the_history_is_the_same_however_few_entries_are_folded_at_a_time(
+    shop: Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong, missing, before the first entry, beyond the last, and in between where no entry moved anything."""
+    with psycopg.connect(dsn) as connection:
+        for change in (
+            "update ledger.balance_history set pending = pending + 1, accrued = accrued + 1 where program_id = %s and position = 6",
+            "delete from ledger.balance_history where program_id = %s and position = 9 and member_id = 'B'",
+            *(
+                "insert into ledger.balance_history select program_id, member_id, asset, "
+                f"{position}, pending, available, reserved, paid, debt, accrued, reversed, adjusted"
+                " from ledger.balance_history where program_id = %s and position = 8 and member_id = 'B'"
+                for position in (0, 3, 2_000_000)
+            ),
+        ):
+            assert connection.execute(change.encode(), [shop.program_id]).rowcount > 0
+    at_once = sorted(shop.differences())
+    assert len(at_once) >= 5
+    for chunk in (1, 2, 3):
+        monkeypatch.setattr(replaying, "CHUNK", chunk)
+        monkeypatch.setattr(projections, "CHUNK", chunk)
+        assert sorted(shop.differences()) == at_once
 
 
 def test_a_rebuild_corrects_a_server_that_remembers_the_spoiled_row(shop: Client, dsn: str) -> None:
