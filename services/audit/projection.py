@@ -4,13 +4,13 @@ What an append costs does not depend on how long the log is: about a node is wri
 fifteen entries' hashes are read for a batch. The lowest levels are not kept (views.LOWEST).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from services.audit import views
 from services.audit.domain.merkle import Frontier, perfect
 from services.kernel.decider import Entry
-from services.runtime.eventlog import ByteaArray, Connection, integers
+from services.runtime.eventlog import ByteaArray, Connection, integers, texts
 from services.runtime.projecting import Folding, FollowedView, Row
 from services.runtime.stored import Stored, entry_of
 
@@ -27,19 +27,18 @@ class Tree:
     # A tree with a leaf left out proves another log.
     skips = False
 
-    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
-        size = entries[0].position - 1
-        edge = perfect(0, size)
-        found = await views.nodes(connection, program_id, edge)
-        frontier = Frontier(size, [found[node] for node in edge])
+    async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+        edges = {program_id: perfect(0, some[0].position - 1) for program_id, some in entries.items()}
+        found = await views.nodes_of_each(connection, edges)
         completed = []
-        for entry in entries:
-            completed += append(frontier, entry.position, entry.hash)
+        for program_id, some in entries.items():
+            frontier = Frontier(some[0].position - 1, [found[program_id][node] for node in edges[program_id]])
+            completed += [(program_id, *node) for entry in some for node in append(frontier, entry.position, entry.hash)]
         if completed:
-            levels, numbers, values = zip(*completed, strict=True)
+            programs, levels, numbers, values = zip(*completed, strict=True)
             await connection.execute(
-                "insert into audit.nodes select %s, * from unnest(%s::smallint[], %s::bigint[], %b::bytea[])",
-                [program_id, integers(levels), integers(numbers), ByteaArray(values)],
+                "insert into audit.nodes select * from unnest(%s::text[], %s::smallint[], %s::bigint[], %b::bytea[])",
+                [texts(programs), integers(levels), integers(numbers), ByteaArray(values)],
             )
 
 

@@ -1,10 +1,10 @@
 """Reading the tree and its checkpoints."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from services.audit.domain.merkle import Node, Part, hashes, leaves_of, nodes_of, root_over
-from services.runtime.eventlog import Connection, integers
+from services.runtime.eventlog import Connection, integers, texts
 
 # The lowest level of which nodes are kept: fifteen of sixteen rows are saved, and what is below is hashed from at most fifteen entries at
 # either side of a proof.
@@ -30,27 +30,50 @@ class Made(NamedTuple):
 
 async def nodes(connection: Connection, program_id: str, wanted: Iterable[Node]) -> dict[Node, bytes]:
     """The nodes asked for, in one query: each that is kept, and the entries below each that is not, read by key. Raises TreeIncomplete."""
-    asked = set(wanted)
-    if not asked:
-        return {}
-    kept = [node for node in asked if node.level >= LOWEST]
-    leaves = {leaf for node in asked if node.level < LOWEST for leaf in leaves_of(node)}
+    return (await nodes_of_each(connection, {program_id: wanted}))[program_id]
+
+
+async def nodes_of_each(connection: Connection, wanted: Mapping[str, Iterable[Node]]) -> dict[str, dict[Node, bytes]]:
+    """The same of several programs."""
+    asked = {program_id: set(some) for program_id, some in wanted.items()}
+    found: dict[str, dict[Node, bytes]] = {program_id: {} for program_id in asked}
+    each = [(program_id, node) for program_id, some in asked.items() for node in some]
+    kept = [(program_id, *node) for program_id, node in each if node.level >= LOWEST]
+    # Each once, though it may be below several nodes.
+    leaves = list(dict.fromkeys((program_id, leaf) for program_id, node in each if node.level < LOWEST for leaf in leaves_of(node)))
+    if not each:
+        return found
     # OFFSET 0 keeps each a look-up by key, whatever the planner knows of the tables. No leaf is kept, so level 0 stands for entries.
     cursor = await connection.execute(
-        "select n.level, n.number, n.hash from unnest(%s::smallint[], %s::bigint[]) as a(level, number)"
-        " cross join lateral (select * from audit.nodes where program_id = %s and level = a.level and number = a.number offset 0) n"
-        " union all select 0::smallint, l.leaf, e.hash from unnest(%s::bigint[]) as l(leaf)"
-        " cross join lateral (select hash from fenrun.entries where program_id = %s and position = l.leaf + 1 offset 0) e",
-        [integers([node.level for node in kept]), integers([node.number for node in kept]), program_id, integers(leaves), program_id],
+        "select a.program_id, n.level, n.number, n.hash"
+        " from unnest(%s::text[], %s::smallint[], %s::bigint[]) as a(program_id, level, number)"
+        " cross join lateral (select * from audit.nodes"
+        " where program_id = a.program_id and level = a.level and number = a.number offset 0) n"
+        " union all select l.program_id, 0::smallint, l.leaf, e.hash from unnest(%s::text[], %s::bigint[]) as l(program_id, leaf)"
+        " cross join lateral (select hash from fenrun.entries where program_id = l.program_id and position = l.leaf + 1 offset 0) e",
+        [
+            texts([program_id for program_id, _, _ in kept]),
+            integers(level for _, level, _ in kept),
+            integers(number for _, _, number in kept),
+            texts([program_id for program_id, _ in leaves]),
+            integers(leaf for _, leaf in leaves),
+        ],
         binary=True,
     )
-    found = {Node(level, number): bytes(value) for level, number, value in await cursor.fetchall()}
-    entries = {leaf: value for leaf in leaves if (value := found.pop(Node(0, leaf), None))}
-    for node in asked:
-        if node.level < LOWEST and entries.keys() >= set(leaves_of(node)):
-            found[node] = root_over([entries[leaf] for leaf in leaves_of(node)])
-    if len(found) < len(asked):
-        raise TreeIncomplete(program_id, sorted(asked - found.keys()))
+    entries: dict[tuple[str, int], bytes] = {}
+    for program_id, level, number, value in await cursor.fetchall():
+        if level:
+            found[program_id][Node(level, number)] = bytes(value)
+        else:
+            entries[program_id, number] = bytes(value)
+    for program_id, node in each:
+        if node.level < LOWEST:
+            below = [entries.get((program_id, leaf)) for leaf in leaves_of(node)]
+            if None not in below:
+                found[program_id][node] = root_over([value for value in below if value is not None])
+    for program_id, some in asked.items():
+        if len(found[program_id]) < len(some):
+            raise TreeIncomplete(program_id, sorted(some - found[program_id].keys()))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
@@ -113,6 +113,12 @@ def texts(values: Collection[str]) -> str:
     if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
         return array(values)
     return '{"' + joined + '"}'
+
+
+def keyed(of: Mapping[str, Collection[str]]) -> tuple[str, str]:
+    """Programs, and the texts asked for in each, as two arrays of one length. What is asked for in one is an array as a text: a query takes
+    it apart with a cast."""
+    return texts(of), texts([texts(names) for names in of.values()])
 
 
 def _element(value: int | str | bool | None) -> str:
@@ -227,6 +233,24 @@ async def read_batch(connection: Connection, program_id: str, after: int, limit:
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
+async def read_batches(connection: Connection, after: Mapping[str, int], limit: int, most_bytes: int) -> dict[str, list[Stored]]:
+    """The same of several programs, after a position of each: up to `limit` of each, as many as have so many bytes all together."""
+    cursor = await connection.execute(
+        f"select {COLUMNS} from (select e.*, sum(octet_length(fact) + octet_length(decision)) over so_far as bytes,"
+        " row_number() over so_far as number"
+        " from unnest(%s::text[], %s::bigint[]) as a(program_id, after) cross join lateral (select * from fenrun.entries"
+        " where program_id = a.program_id and position > a.after order by position limit %s) e"
+        " window so_far as (order by e.program_id, e.position)) e"
+        " where bytes <= %s or number = 1 order by program_id, position".encode(),
+        [texts(after), integers(after.values()), limit, most_bytes],
+        binary=True,
+    )
+    found: dict[str, list[Stored]] = {}
+    for row in await cursor.fetchall():
+        found.setdefault(row[0], []).append(Stored(*row))
+    return found
+
+
 async def at(connection: Connection, program_id: str, positions: Sequence[int]) -> list[Stored]:
     """The entries at these positions, in order of position."""
     cursor = await connection.execute(
@@ -243,6 +267,17 @@ async def hashes(connection: Connection, program_id: str, positions: Iterable[in
         "select position, hash from fenrun.entries where program_id = %s and position = any(%s::bigint[])", [program_id, array(positions)]
     )
     return dict(await cursor.fetchall())
+
+
+async def hashes_of(connection: Connection, positions: Mapping[str, Collection[int]]) -> dict[tuple[str, int], bytes]:
+    """{(program, position): hash of the entry there} for the positions that the logs have."""
+    cursor = await connection.execute(
+        "select a.program_id, e.position, e.hash from unnest(%s::text[], %s::text[]) as a(program_id, positions)"
+        " cross join lateral (select position, hash from fenrun.entries where program_id = a.program_id"
+        " and position = any(a.positions::bigint[]) offset 0) e",
+        [texts(positions), texts([integers(some) for some in positions.values()])],
+    )
+    return {(program_id, position): value for program_id, position, value in await cursor.fetchall()}
 
 
 async def position_at(connection: Connection, program_id: str, recorded_us: int) -> int:

@@ -2,24 +2,25 @@
 
 For each projection and program there is a tracking row: how far it has come, and who follows it until when (the lease). A batch is one
 transaction: it locks the tracking row, reads the entries after its position, folds them into the projection's tables and moves the
-position. So whatever is killed, and whenever, the rows are those of the position, neither less nor more; the lease only saves two servers
-from doing the same work, and nothing would go wrong without it. It is renewed by each batch and otherwise runs out, so that a program in
-which nothing happens costs nothing.
+position; programs in which only a few entries wait share one. So whatever is killed, and whenever, the rows are those of the position,
+neither less nor more; the lease only saves two servers from doing the same work, and nothing would go wrong without it. It is renewed by
+each batch and otherwise runs out, so that a program in which nothing happens costs nothing.
 
 A program that lags is found in three ways: this process appended to it (at once); this server followed it lately (every POLL_S); and a
 sweep that looks at SWEEP_PAGE programs every POLL_S and begins again at the end, which finds what a server left behind that is gone.
 
-An entry whose fold raises is a poison entry. The batch is halved until the entry is alone, then it is put in quarantine
-(fenrun.quarantined) and the projection goes on past it: to this projection the entry is not in the log. An entry that needs it, such as
-the refund of an order in quarantine, cannot be folded either and follows it there. Verifying leaves out the same entries, and says how
-many; rebuilding tries them again. Only the fold's own errors and values that PostgreSQL cannot hold count as poison. A database that is
-away, or a table that is missing, is nobody's fault in the log: that is tried again. A projection that must hold every entry says so
-(`skips`): nothing of it goes into quarantine, it stands still and is tried again, visibly, until somebody puts it right.
+An entry whose fold raises is a poison entry. Programs that shared the batch are then taken one by one, and the batch is halved until the
+entry is alone; it is put in quarantine (fenrun.quarantined) and the projection goes on past it: to this projection the entry is not in the
+log. An entry that needs it, such as the refund of an order in quarantine, cannot be folded either and follows it there. Verifying leaves
+out the same entries, and says how many; rebuilding tries them again. Only the fold's own errors and values that PostgreSQL cannot hold
+count as poison. A database that is away, or a table that is missing, is nobody's fault in the log: that is tried again. A projection that
+must hold every entry says so (`skips`): nothing of it goes into quarantine, it stands still and is tried again, visibly, until somebody
+puts it right.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -27,7 +28,7 @@ import structlog
 
 from services.kernel.refusals import NotFreshEnough
 from services.runtime import eventlog
-from services.runtime.eventlog import Connection, array
+from services.runtime.eventlog import Connection, array, integers, texts
 from services.runtime.stored import Stored
 from services.runtime.watching import Watchers
 from services.runtime.writer import DATABASE_LOST, Connect
@@ -42,6 +43,9 @@ BATCH_BYTES = 8 * 1024 * 1024
 POLL_S = 0.25
 # Programs one look of the sweep covers. 300,000 of them take less than a minute.
 SWEEP_PAGE = 2000
+# Programs in one batch at most, where so few entries wait in each: what a batch costs whatever it holds is shared, and a thousand programs
+# with an order each are a few batches and not a thousand.
+TOGETHER, FEW = 64, 32
 # Batches under way at once: one folds while another waits for the database.
 AT_ONCE = 2
 # A batch that takes longer is cut off and tried again; PostgreSQL gives up a little earlier.
@@ -68,8 +72,9 @@ class Followed(Protocol):
     # Whether it may go past an entry that it cannot fold.
     skips: bool
 
-    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
-        """Folds the entries after the position reached into its tables, inside the caller's transaction.
+    async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+        """Folds the entries after the position reached in each program, at least one of each, into its tables, inside the caller's
+        transaction.
 
         Entries that mean nothing to it are skipped. Any exception that is not the database's says that one of the entries cannot be
         folded; nothing of the batch is kept then.
@@ -89,9 +94,9 @@ class Lag(NamedTuple):
 
 
 class Poisoned(Exception):
-    """A batch could not be folded; `entries` are all it held, `error` says why."""
+    """A batch could not be folded; `entries` are all it held, by program, `error` says why."""
 
-    def __init__(self, entries: Sequence[Stored], error: Exception) -> None:
+    def __init__(self, entries: Mapping[str, Sequence[Stored]], error: Exception) -> None:
         super().__init__(str(error))
         self.entries = entries
         self.error = error
@@ -271,12 +276,6 @@ class Follower(Awaiting):
         lagging = {(lag.projection, lag.program_id) for lag in lags}
         for key in [key for key in self._later if key not in lagging and key[1] in asked]:
             del self._later[key]
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def one(lag: Lag) -> bool:
-            async with places:
-                return not self._closing and await self._one(lag)
-
         due = []
         for lag in lags:
             key = (lag.projection, lag.program_id)
@@ -288,7 +287,28 @@ class Follower(Awaiting):
                 self._wanted.add(lag.program_id)
             else:
                 due.append(lag)
-        return any(await asyncio.gather(*map(one, due)))
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def together(some: Sequence[Lag]) -> bool:
+            async with places:
+                return not self._closing and await self._together(some)
+
+        return any(await asyncio.gather(*map(together, self._batches(due))))
+
+    def _batches(self, due: Iterable[Lag]) -> list[list[Lag]]:
+        """Who is folded with whom. Where something failed, or poison is looked for, a program is alone."""
+        batches, open_ = list[list[Lag]](), dict[str, list[Lag]]()
+        for lag in due:
+            key = (lag.projection, lag.program_id)
+            if lag.behind > FEW or key in self._limits or key in self._pauses:
+                batches.append([lag])
+                continue
+            some = open_.get(lag.projection)
+            if some is None or len(some) == TOGETHER:
+                some = open_[lag.projection] = []
+                batches.append(some)
+            some.append(lag)
+        return batches
 
     async def _page(self, connection: Connection) -> set[str]:
         """The next programs of the sweep. A program without a currency is the eventsourcing library's own."""
@@ -313,67 +333,85 @@ class Follower(Awaiting):
         )
         return [Lag(*row) for row in await cursor.fetchall()]
 
-    async def _one(self, lag: Lag) -> bool:
-        """One batch of one projection in one program; whether there is more. Never raises but for cancellation."""
-        key = (lag.projection, lag.program_id)
+    async def _together(self, lags: Sequence[Lag]) -> bool:
+        """One batch of one projection in these programs; whether there is more. Never raises but for cancellation."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            folded = await self._batch(self._projections[lag.projection], lag.program_id)
+            folded = await self._batch(self._projections[lags[0].projection], [lag.program_id for lag in lags])
         except Poisoned as poisoned:
-            if len(poisoned.entries) > 1:
-                self._limits[key] = len(poisoned.entries) // 2
+            if len(lags) > 1:
+                # Each by itself, so that only who holds the poison is halved.
+                return any([await self._together([lag]) for lag in lags])
+            [lag] = lags
+            [entries] = poisoned.entries.values()
+            if len(entries) > 1:
+                self._limits[lag.projection, lag.program_id] = len(entries) // 2
                 self._wanted.add(lag.program_id)
                 return True
             try:
-                await self._quarantine(lag, poisoned.entries[0], poisoned.error)
+                await self._quarantine(lag, entries[0], poisoned.error)
             except Exception as error:
-                return self._failed(key, error)
-            folded = True
+                return self._failed(lags, error)
+            folded = {lag.program_id: True}
         except Exception as error:
-            return self._failed(key, error)
+            return self._failed(lags, error)
+        now = loop.time()
+        for lag in lags:
+            self._folded(lag, folded.get(lag.program_id), now, min(REST * (now - began), LONGEST_REST_S))
+        return any(folded.values())
+
+    def _folded(self, lag: Lag, more: bool | None, now: float, rest_s: float) -> None:
+        """A batch is over. `more`: there is more to fold; None: somebody else follows this program."""
+        key = (lag.projection, lag.program_id)
         self._pauses.pop(key, None)
         self._later.pop(key, None)
-        if folded is None:
-            self._later[key] = loop.time() + POLL_S
-            return False
-        self._lately[lag.program_id] = loop.time() + self._lease_s
+        if more is None:
+            self._later[key] = now + POLL_S
+            return
+        self._lately[lag.program_id] = now + self._lease_s
         if key in self._limits:
             self._limits[key] *= 2
             if self._limits[key] >= BATCH:
                 del self._limits[key]
         self._moved.appended(lag.program_id)
         self._tell(lag.program_id)
-        if folded:
+        if more:
             self._wanted.add(lag.program_id)
         else:
-            now = loop.time()
-            self._rests[key] = now + min(REST * (now - began), LONGEST_REST_S)
-        return folded
+            self._rests[key] = now + rest_s
 
-    def _failed(self, key: tuple[str, str], error: Exception) -> bool:
-        pause_s = self._pauses.get(key, FIRST_PAUSE_S)
-        self._pauses[key] = min(pause_s * 2, LONGEST_PAUSE_S)
-        self._later[key] = asyncio.get_running_loop().time() + pause_s
+    def _failed(self, lags: Iterable[Lag], error: Exception) -> bool:
         known = isinstance(error, (*DATABASE_LOST, psycopg.Error))
-        log.warning("follower.retrying", projection=key[0], program_id=key[1], error=describe(error), exc_info=not known)
+        now = asyncio.get_running_loop().time()
+        for lag in lags:
+            key = (lag.projection, lag.program_id)
+            pause_s = self._pauses.get(key, FIRST_PAUSE_S)
+            self._pauses[key] = min(pause_s * 2, LONGEST_PAUSE_S)
+            self._later[key] = now + pause_s
+            log.warning("follower.retrying", projection=key[0], program_id=key[1], error=describe(error), exc_info=not known)
         return False
 
     # ---------------------------------------------------------------- one batch
 
-    async def _batch(self, projection: Followed, program_id: str) -> bool | None:
-        """Folds one batch; whether more was there to fold. None: somebody else follows this program. Raises Poisoned, psycopg.Error."""
-        limit = self._limits.get((projection.name, program_id), BATCH)
+    async def _batch(self, projection: Followed, program_ids: Sequence[str]) -> dict[str, bool]:
+        """Folds one batch of these programs; whether more was there to fold in each. Who is missing is followed by somebody else. Raises
+        Poisoned, psycopg.Error."""
         async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
-            taken = await self._take(connection, projection.name, program_id)
-            if taken is None:
-                return None
-            position, head_position = taken
-            entries = await eventlog.read_batch(connection, program_id, position, limit, BATCH_BYTES)
-            if not entries:
-                return False
+            taken = await self._take(connection, projection.name, program_ids)
+            if not taken:
+                return {}
+            entries: dict[str, list[Stored]]
+            if len(taken) == 1:
+                [(program_id, (position, _))] = taken.items()
+                limit = self._limits.get((projection.name, program_id), BATCH)
+                some = await eventlog.read_batch(connection, program_id, position, limit, BATCH_BYTES)
+                entries = {program_id: some} if some else {}
+            else:
+                after = {program_id: position for program_id, (position, _) in taken.items()}
+                entries = await eventlog.read_batches(connection, after, FEW, BATCH_BYTES)
             try:
-                await projection.fold(connection, program_id, entries)
+                await projection.fold(connection, entries)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 if not projection.skips:
                     raise
@@ -384,21 +422,23 @@ class Follower(Awaiting):
                 if not projection.skips:
                     raise
                 raise Poisoned(entries, error) from error
-            await self._advance(connection, projection.name, program_id, entries[-1].position)
-        return entries[-1].position < head_position
+            come_to = {program_id: some[-1].position for program_id, some in entries.items()}
+            await self._advance(connection, projection.name, come_to)
+        # A log that says it is longer and has no entry to give is no reason to try again at once.
+        return {program_id: bool(entries) and come_to.get(program_id, position) < head for program_id, (position, head) in taken.items()}
 
     async def _quarantine(self, lag: Lag, entry: Stored, error: Exception) -> None:
         """Goes past an entry, if the projection still stands before it."""
         async with asyncio.timeout(BATCH_TIMEOUT_S), self._connect() as connection, connection.transaction():
-            taken = await self._take(connection, lag.projection, lag.program_id)
-            if taken is None or taken[0] != entry.position - 1:
+            taken = await self._take(connection, lag.projection, [lag.program_id])
+            if lag.program_id not in taken or taken[lag.program_id][0] != entry.position - 1:
                 return
             await connection.execute(
                 "insert into fenrun.quarantined (program_id, projection, position, error) values (%s, %s, %s, %s)"
                 " on conflict (program_id, projection, position) do update set error = excluded.error, quarantined_at = now()",
                 [lag.program_id, lag.projection, entry.position, describe(error)],
             )
-            await self._advance(connection, lag.projection, lag.program_id, entry.position)
+            await self._advance(connection, lag.projection, {lag.program_id: entry.position})
         log.error(
             "follower.quarantined",
             projection=lag.projection,
@@ -408,31 +448,36 @@ class Follower(Awaiting):
             error=describe(error),
         )
 
-    async def _take(self, connection: Connection, projection: str, program_id: str) -> tuple[int, int] | None:
-        """Locks the tracking row; gives its position and that of the log. None while somebody else holds the lease or the row, and without
-        waiting for them."""
+    async def _take(self, connection: Connection, projection: str, program_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Locks the tracking rows; gives the position of each and that of the log. Those are missing of which somebody else holds the lease
+        or the row, and nobody waits for them."""
         # What a batch reads, it reads by key. A plan that was made while a table was small must not walk it when it has grown.
         await connection.execute(
             "select set_config('statement_timeout', %s, true), set_config('enable_seqscan', 'off', true)", [f"{BATCH_TIMEOUT_S - 5}s"]
         )
         find: Any = (
-            "select f.position, p.head_position from fenrun.followed f join fenrun.programs p on p.program_id = f.program_id"
-            " where f.program_id = %s and f.projection = %s and (f.holder = %s or f.held_until < clock_timestamp())"
-            " for update of f skip locked"
+            "select f.program_id, f.position, p.head_position from unnest(%s::text[]) as a(program_id)"
+            " join fenrun.followed f on f.program_id = a.program_id join fenrun.programs p on p.program_id = f.program_id"
+            " where f.projection = %s and (f.holder = %s or f.held_until < clock_timestamp()) for update of f skip locked"
         )
-        parameters = [program_id, projection, self._holder]
-        row = await (await connection.execute(find, parameters)).fetchone()
-        if row is None:
+        names = texts(program_ids)
+        parameters = [names, projection, self._holder]
+        rows = await (await connection.execute(find, parameters)).fetchall()
+        if len(rows) < len(program_ids):
             made = await connection.execute(
-                "insert into fenrun.followed values (%s, %s, 0, %s, '-infinity') on conflict do nothing", [program_id, projection, ""]
+                "insert into fenrun.followed select program_id, %s, 0, '', '-infinity' from unnest(%s::text[]) as a(program_id)"
+                " on conflict do nothing",
+                [projection, names],
             )
-            row = await (await connection.execute(find, parameters)).fetchone() if made.rowcount else None
-        return (int(row[0]), int(row[1])) if row else None
+            if made.rowcount:
+                rows = await (await connection.execute(find, parameters)).fetchall()
+        return {program_id: (position, head_position) for program_id, position, head_position in rows}
 
-    async def _advance(self, connection: Connection, projection: str, program_id: str, position: int) -> None:
+    async def _advance(self, connection: Connection, projection: str, positions: Mapping[str, int]) -> None:
         await connection.execute(
-            "update fenrun.followed"
-            " set position = %s, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s), asked = false"
-            " where program_id = %s and projection = %s",
-            [position, self._holder, self._lease_s, program_id, projection],
+            "update fenrun.followed f"
+            " set position = a.position, holder = %s, held_until = clock_timestamp() + make_interval(secs => %s), asked = false"
+            " from unnest(%s::text[], %s::bigint[]) as a(program_id, position)"
+            " where f.program_id = a.program_id and f.projection = %s",
+            [self._holder, self._lease_s, texts(positions), integers(positions.values()), projection],
         )

@@ -11,13 +11,14 @@ measurements.
 Invites and cohorts are counted when they are asked for: they need no tree.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from services.kernel.decider import Entry
 from services.runtime import eventlog
-from services.runtime.eventlog import Connection, array, integers, texts
+from services.runtime.eventlog import Connection, array, integers, keyed, texts
 from services.runtime.projecting import Folding, FollowedView, Row
 from services.runtime.stored import Stored
 from services.statistics import codec
@@ -46,84 +47,107 @@ class Statistics:
         # By the hash of the entry that published it: after a restore another plan may stand at a position.
         self._plans: dict[bytes, tuple[Rule, ...]] = {}
 
-    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
-        read = [entry for entry in map(codec.read, entries) if entry.fact is not None]
-        if not read:
-            return
-        figures = await self._load(connection, program_id, read)
-        for entry in read:
-            fold(figures, entry)
-        await _write(connection, program_id, figures)
+    async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+        read = {program_id: [entry for entry in map(codec.read, some) if entry.fact is not None] for program_id, some in entries.items()}
+        figures = await self._load(connection, {program_id: some for program_id, some in read.items() if some})
+        for program_id, of_program in figures.items():
+            for entry in read[program_id]:
+                fold(of_program, entry)
+        await _write(connection, figures)
 
-    async def _load(self, connection: Connection, program_id: str, entries: Sequence[Entry]) -> Figures:
-        """As much of the figures as these entries look at."""
-        figures = Figures()
-        members: set[str] = set()
-        # Whose bindings, and those of everybody above, are needed.
-        people: set[str] = set()
-        plans: set[int] = set()
-        # Who bought, by the order; sources that are told of before these entries; whose orders change.
-        bought: dict[str, str] = {}
-        sources: set[str] = set()
-        buyers: set[str] = set()
-        for entry in entries:
-            match entry.fact:
-                case Enrolled():
-                    members.add(entry.fact.member_id)
-                case Locked() | Corrected():
-                    members.add(entry.fact.member_id)
-                    people |= {entry.fact.member_id, entry.fact.referrer_id}
-                case Paid():
-                    plans.add(entry.fact.plan_position)
-                    bought[entry.fact.source] = entry.fact.buyer_id
-                    if entry.fact.buyer_id:
-                        members.add(entry.fact.buyer_id)
-                        people.add(entry.fact.buyer_id)
-                    if entry.fact.lock:
-                        members.add(entry.fact.lock.member_id)
-                        people |= {entry.fact.lock.member_id, entry.fact.lock.referrer_id}
-                case Changed():
-                    if entry.fact.source in bought:
-                        buyers.add(bought[entry.fact.source])
-                    else:
-                        sources.add(entry.fact.source)
-                    if entry.fact.released_member_id:
-                        members.add(entry.fact.released_member_id)
-                        people.add(entry.fact.released_member_id)
-        if sources:
-            figures.sources = await _sources(connection, program_id, sources, entries[0].position)
-            plans |= {source.plan_position for source in figures.sources.values()}
-            buyers |= {source.buyer_id for source in figures.sources.values()}
-        if buyers:
-            members |= buyers
-            people |= buyers
+    async def _load(self, connection: Connection, read: Mapping[str, Sequence[Entry]]) -> dict[str, Figures]:
+        """As much of the figures as these entries look at, by program."""
+        figures = {program_id: Figures() for program_id in read}
+        needs = {program_id: _needs(entries) for program_id, entries in read.items()}
+        for program_id, need in needs.items():
+            if need.sources:
+                sources = await _sources(connection, program_id, need.sources, read[program_id][0].position)
+                figures[program_id].sources = sources
+                need.plans.update(source.plan_position for source in sources.values())
+                need.buyers.update(source.buyer_id for source in sources.values())
+            need.members.update(need.buyers)
+            need.people.update(need.buyers)
+            need.people.discard("")
+        if buyers := {program_id: need.buyers for program_id, need in needs.items() if need.buyers}:
             cursor = await connection.execute(
-                "select member_id, own_minor from statistics.volumes where program_id = %s and month = %s and member_id = any(%s::text[])",
-                [program_id, IN_ALL, texts(buyers)],
+                "select a.program_id, v.member_id, v.own_minor from unnest(%s::text[], %s::text[]) as a(program_id, names)"
+                " cross join lateral (select * from statistics.volumes where program_id = a.program_id and month = %s"
+                " and member_id = any(a.names::text[]) offset 0) v",
+                [*keyed(buyers), IN_ALL],
             )
-            figures.remaining = dict(await cursor.fetchall())
-        if members:
+            for program_id, member_id, own_minor in await cursor.fetchall():
+                figures[program_id].remaining[member_id] = own_minor
+        if members := {program_id: need.members for program_id, need in needs.items() if need.members}:
             cursor = await connection.execute(
-                "select member_id, locked, referrer_id, locked_month, paid from statistics.members"
-                " where program_id = %s and member_id = any(%s::text[])",
-                [program_id, texts(members)],
+                "select a.program_id, m.member_id, m.locked, m.referrer_id, m.locked_month, m.paid"
+                " from unnest(%s::text[], %s::text[]) as a(program_id, names) cross join lateral (select * from statistics.members"
+                " where program_id = a.program_id and member_id = any(a.names::text[]) offset 0) m",
+                keyed(members),
             )
-            figures.members = {row[0]: Member(*row[1:]) for row in await cursor.fetchall()}
-        if people - {""}:
-            figures.histories = await _histories(connection, program_id, people - {""})
-        figures.plans = await self._rules(connection, program_id, plans)
+            for program_id, member_id, *member in await cursor.fetchall():
+                figures[program_id].members[member_id] = Member(*member)
+        if people := {program_id: need.people for program_id, need in needs.items() if need.people}:
+            await _load_histories(connection, figures, people)
+        if plans := {program_id: need.plans for program_id, need in needs.items() if need.plans}:
+            await self._load_rules(connection, figures, plans)
         return figures
 
-    async def _rules(self, connection: Connection, program_id: str, positions: set[int]) -> dict[int, tuple[Rule, ...]]:
-        plans = await eventlog.hashes(connection, program_id, positions) if positions else {}
-        missing = [position for position, plan in plans.items() if plan not in self._plans]
-        if missing:
-            for stored in await eventlog.at(connection, program_id, missing):
+    async def _load_rules(self, connection: Connection, figures: Mapping[str, Figures], positions: Mapping[str, set[int]]) -> None:
+        plans = await eventlog.hashes_of(connection, positions)
+        missing: dict[str, list[int]] = {}
+        for (program_id, position), plan in plans.items():
+            if plan not in self._plans:
+                missing.setdefault(program_id, []).append(position)
+        for program_id, some in missing.items():
+            for stored in await eventlog.at(connection, program_id, some):
                 self._plans[stored.hash] = codec.read(stored).fact.rules
-        found = {position: rules for position, plan in plans.items() if (rules := self._plans.get(plan))}
+        for (program_id, position), plan in plans.items():
+            if rules := self._plans.get(plan):
+                figures[program_id].plans[position] = rules
         while len(self._plans) > PLANS_KEPT:
             del self._plans[next(iter(self._plans))]
-        return found
+
+
+class _Needs(NamedTuple):
+    """What entries look at: members; people whose bindings are needed, with everybody's above; plan versions; sources that are told of
+    before; buyers whose orders change."""
+
+    members: set[str]
+    people: set[str]
+    plans: set[int]
+    sources: set[str]
+    buyers: set[str]
+
+
+def _needs(entries: Sequence[Entry]) -> _Needs:
+    need = members, people, plans, sources, buyers = _Needs(set(), set(), set(), set(), set())
+    # Who bought, by the order.
+    bought: dict[str, str] = {}
+    for entry in entries:
+        match entry.fact:
+            case Enrolled():
+                members.add(entry.fact.member_id)
+            case Locked() | Corrected():
+                members.add(entry.fact.member_id)
+                people |= {entry.fact.member_id, entry.fact.referrer_id}
+            case Paid():
+                plans.add(entry.fact.plan_position)
+                bought[entry.fact.source] = entry.fact.buyer_id
+                if entry.fact.buyer_id:
+                    members.add(entry.fact.buyer_id)
+                    people.add(entry.fact.buyer_id)
+                if entry.fact.lock:
+                    members.add(entry.fact.lock.member_id)
+                    people |= {entry.fact.lock.member_id, entry.fact.lock.referrer_id}
+            case Changed():
+                if entry.fact.source in bought:
+                    buyers.add(bought[entry.fact.source])
+                else:
+                    sources.add(entry.fact.source)
+                if entry.fact.released_member_id:
+                    members.add(entry.fact.released_member_id)
+                    people.add(entry.fact.released_member_id)
+    return need
 
 
 async def _sources(connection: Connection, program_id: str, names: set[str], before: int) -> dict[str, Source]:
@@ -147,69 +171,74 @@ async def _sources(connection: Connection, program_id: str, names: set[str], bef
     return sources
 
 
-async def _histories(connection: Connection, program_id: str, people: set[str]) -> dict[str, list[tuple[int, str]]]:
+async def _load_histories(connection: Connection, figures: Mapping[str, Figures], people: Mapping[str, set[str]]) -> None:
     """The bindings of these people, and of everybody who was ever above them."""
     # OFFSET 0 keeps each step a look-up by key. Of a plain join the planner may think, while it knows little of a table that has just
     # grown, that reading the whole of it for every level is cheaper.
     cursor = await connection.execute(
-        "with recursive up(member_id, position, referrer_id) as ("
-        ' select member_id collate "C", b.* from unnest(%s::text[]) as named(member_id)'
+        "with recursive up(program_id, member_id, position, referrer_id) as ("
+        ' select a.program_id collate "C", named.member_id collate "C", b.*'
+        " from unnest(%s::text[], %s::text[]) as a(program_id, names) cross join lateral unnest(a.names::text[]) as named(member_id)"
         " cross join lateral (select position, referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = named.member_id offset 0) b"
-        " union select up.referrer_id, b.* from up cross join lateral (select position, referrer_id from statistics.bindings"
-        " where program_id = %s and member_id = up.referrer_id offset 0) b)"
-        " select member_id, position, referrer_id from up order by position",
-        [texts(people), program_id, program_id],
+        " where program_id = a.program_id and member_id = named.member_id offset 0) b"
+        " union select up.program_id, up.referrer_id, b.* from up cross join lateral (select position, referrer_id"
+        " from statistics.bindings where program_id = up.program_id and member_id = up.referrer_id offset 0) b)"
+        " select program_id, member_id, position, referrer_id from up order by position",
+        keyed(people),
     )
-    histories: dict[str, list[tuple[int, str]]] = {}
-    for member_id, position, referrer_id in await cursor.fetchall():
-        histories.setdefault(member_id, []).append((position, referrer_id))
-    return histories
+    for program_id, member_id, position, referrer_id in await cursor.fetchall():
+        figures[program_id].histories.setdefault(member_id, []).append((position, referrer_id))
 
 
-async def _write(connection: Connection, program_id: str, figures: Figures) -> None:
+async def _write(connection: Connection, figures: Mapping[str, Figures]) -> None:
     # Rows in order, so that new ones lie together.
-    if figures.members_changed:
-        names = sorted(figures.members_changed)
-        locked, referrers, months, paid = zip(*[figures.members[name] for name in names], strict=True)
+    each = sorted(figures.items())
+    if members := [(program_id, name, *of.members[name]) for program_id, of in each for name in sorted(of.members_changed)]:
+        programs, names, locked, referrers, months, paid = zip(*members, strict=True)
         await connection.execute(
-            "insert into statistics.members select %s, * from unnest(%s::text[], %s::boolean[], %s::text[], %s::text[], %s::boolean[])"
+            "insert into statistics.members"
+            " select * from unnest(%s::text[], %s::text[], %s::boolean[], %s::text[], %s::text[], %s::boolean[])"
             " on conflict (program_id, member_id) do update set locked = excluded.locked, referrer_id = excluded.referrer_id,"
             " locked_month = excluded.locked_month, paid = excluded.paid",
-            [program_id, texts(names), array(locked), texts(referrers), texts(months), array(paid)],
+            [texts(programs), texts(names), array(locked), texts(referrers), texts(months), array(paid)],
         )
-    if figures.moves:
-        movers, positions, referrers = zip(*figures.moves, strict=True)
+    if moves := [(program_id, *move) for program_id, of in each for move in of.moves]:
+        programs, movers, positions, referrers = zip(*moves, strict=True)
         await connection.execute(
-            "insert into statistics.bindings select %s, * from unnest(%s::text[], %s::bigint[], %s::text[])",
-            [program_id, texts(movers), integers(positions), texts(referrers)],
+            "insert into statistics.bindings select * from unnest(%s::text[], %s::text[], %s::bigint[], %s::text[])",
+            [texts(programs), texts(movers), integers(positions), texts(referrers)],
         )
-    if figures.sources_changed:
-        names = sorted(figures.sources_changed)
+    if sources := [(program_id, name, of.sources[name].remaining_minor) for program_id, of in each for name in sorted(of.sources_changed)]:
+        programs, names, remaining = zip(*sources, strict=True)
         await connection.execute(
-            "insert into statistics.sources select %s, * from unnest(%s::text[], %s::bigint[])"
+            "insert into statistics.sources select * from unnest(%s::text[], %s::text[], %s::bigint[])"
             " on conflict (program_id, source) do update set remaining_minor = excluded.remaining_minor",
-            [program_id, texts(names), integers([figures.sources[name].remaining_minor for name in names])],
+            [texts(programs), texts(names), integers(remaining)],
         )
-    volumes = figures.volumes()
+    volumes = []
+    for program_id, of in each:
+        changes = of.volumes()
+        volumes += [(program_id, month, member_id, *changes[member_id, month]) for member_id, month in sorted(changes, key=_month_first)]
     if volumes:
-        keys = sorted(volumes, key=_month_first)
-        members, months = zip(*keys, strict=True)
-        own, direct, team = zip(*[volumes[key] for key in keys], strict=True)
+        programs, months, names, own, direct, team = zip(*volumes, strict=True)
         await connection.execute(
-            "insert into statistics.volumes as v select %s, * from unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            "insert into statistics.volumes as v"
+            " select * from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
             " on conflict (program_id, month, member_id) do update set own_minor = v.own_minor + excluded.own_minor,"
             " direct_minor = v.direct_minor + excluded.direct_minor, team_minor = v.team_minor + excluded.team_minor",
-            [program_id, texts(months), texts(members), integers(own), integers(direct), integers(team)],
+            [texts(programs), texts(months), texts(names), integers(own), integers(direct), integers(team)],
         )
-    income = figures.income()
-    if income:
-        earnings = sorted(income, key=_by_asset_and_month)
-        members, assets, rules, months = zip(*earnings, strict=True)
+    earnings = []
+    for program_id, of in each:
+        income = of.income()
+        earnings += [(program_id, *one, income[one]) for one in sorted(income, key=_by_asset_and_month)]
+    if earnings:
+        programs, names, assets, rules, months, amounts = zip(*earnings, strict=True)
         await connection.execute(
-            "insert into statistics.income as i select %s, * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[])"
+            "insert into statistics.income as i"
+            " select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[])"
             " on conflict (program_id, asset, month, rule_id, member_id) do update set amount = i.amount + excluded.amount",
-            [program_id, texts(assets), texts(months), texts(rules), texts(members), integers([income[one] for one in earnings])],
+            [texts(programs), texts(assets), texts(months), texts(rules), texts(names), integers(amounts)],
         )
 
 

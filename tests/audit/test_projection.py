@@ -64,7 +64,7 @@ def test_whatever_the_batches_the_rows_are_those_folded_in_memory(own_dsn: str, 
         at = 0
         while at < len(entries):
             batch = entries[at : at + random.choice([1, 2, 3, 64, 150])]
-            run(lambda connection, batch=batch: Tree().fold(connection, "p", batch))  # type: ignore[misc]
+            run(lambda connection, batch=batch: Tree().fold(connection, {"p": batch}))  # type: ignore[misc]
             at += len(batch)
     assert rows(own_dsn) == sorted(in_memory.rows()["audit.nodes"])
 
@@ -72,10 +72,10 @@ def test_whatever_the_batches_the_rows_are_those_folded_in_memory(own_dsn: str, 
 @pytest.mark.parametrize("missing", [2, 16, 17])
 def test_a_position_left_out_of_a_batch_stops_the_tree(own_dsn: str, missing: int) -> None:
     with connected(own_dsn) as run:
-        run(lambda connection: Tree().fold(connection, "p", [entry(position) for position in range(1, missing)]))
+        run(lambda connection: Tree().fold(connection, {"p": [entry(position) for position in range(1, missing)]}))
         before = rows(own_dsn)
         with pytest.raises(ValueError, match=f"position {missing + 1} cannot be leaf {missing - 1} of the tree"):
-            run(lambda connection: Tree().fold(connection, "p", [entry(missing - 1), entry(missing + 1)]))
+            run(lambda connection: Tree().fold(connection, {"p": [entry(missing - 1), entry(missing + 1)]}))
         assert rows(own_dsn) == before
 
 
@@ -83,16 +83,16 @@ def test_a_position_left_out_of_a_batch_stops_the_tree(own_dsn: str, missing: in
 def test_a_position_left_out_between_batches_stops_the_tree_where_it_would_have_completed_a_node(own_dsn: str, missing: int) -> None:
     """Elsewhere it is read from the log, as if it had not been left out."""
     with connected(own_dsn) as run:
-        run(lambda connection: Tree().fold(connection, "p", [entry(position) for position in range(1, missing)]))
+        run(lambda connection: Tree().fold(connection, {"p": [entry(position) for position in range(1, missing)]}))
         with pytest.raises(TreeIncomplete):
-            run(lambda connection: Tree().fold(connection, "p", [entry(missing + 1)]))
+            run(lambda connection: Tree().fold(connection, {"p": [entry(missing + 1)]}))
 
 
 def test_a_node_that_is_there_already_is_not_made_again(own_dsn: str) -> None:
     with connected(own_dsn) as run:
-        run(lambda connection: Tree().fold(connection, "p", [entry(position) for position in range(1, 17)]))
+        run(lambda connection: Tree().fold(connection, {"p": [entry(position) for position in range(1, 17)]}))
         with pytest.raises(psycopg.IntegrityError):
-            run(lambda connection: Tree().fold(connection, "p", [entry(16)]))
+            run(lambda connection: Tree().fold(connection, {"p": [entry(16)]}))
 
 
 def test_every_root_and_proof_is_the_definition_s(own_dsn: str) -> None:
@@ -100,7 +100,7 @@ def test_every_root_and_proof_is_the_definition_s(own_dsn: str) -> None:
     log = [entry(position).hash for position in range(1, 131)]
 
     async def compare(connection: Connection) -> None:
-        await Tree().fold(connection, "p", [entry(position) for position in range(1, len(log) + 1)])
+        await Tree().fold(connection, {"p": [entry(position) for position in range(1, len(log) + 1)]})
         for size in (*range(1, 41), *range(47, 50), *range(62, 67), *range(126, 131)):
             assert await views.hashes_of(connection, "p", [merkle.perfect(0, size)]) == [mth(log[:size])]
             # Of long logs some, at both ends and around what is kept.

@@ -114,7 +114,7 @@ async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pie
         pieces.waited("append, in all", timer)
         for piece, projection in (("follow: statistics", Statistics()), ("follow: tree", Tree())):
             with _Timer() as timer:
-                await projection.fold(connection, head.program_id, stored)
+                await projection.fold(connection, {head.program_id: stored})
             pieces.waited(piece, timer)
     outcomes = [Outcome(head.program_id, (entry,), False, entry.position) for entry in entries]
     pieces.took("answer", _answered, outcomes)

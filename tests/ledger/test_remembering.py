@@ -104,7 +104,7 @@ def test_income_counts_under_the_rule_that_is_there_and_not_under_one_that_was_l
         for rule_id in ("first", "other"):
             async with database(dsn, "remembering", [published("gold", rule_id), paid(1000)]) as (_, connection):
                 # The order alone, as a batch of its own: its plan came in one before.
-                await statistics.fold(connection, "p", await eventlog.at(connection, "p", [3]))
+                await statistics.fold(connection, {"p": await eventlog.at(connection, "p", [3])})
                 cursor = await connection.execute("select rule_id, amount from statistics.income where month = '1970-01'")
                 found += await cursor.fetchall()
         return found

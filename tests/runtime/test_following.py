@@ -1,7 +1,7 @@
 """Followed projections: every entry once, one follower at a time, poison left aside, and nothing waited for without end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,13 +62,14 @@ class Collector:
         self.spoil = spoil
         self.batches: list[int] = []
 
-    async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
-        self.batches.append(len(entries))
-        for stored in entries:
-            self.spoil(stored)
-            await connection.execute(
-                "insert into collected.entries values (%s, %s, %s, %s)", [self.name, program_id, stored.position, self._follower]
-            )
+    async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+        self.batches.append(sum(map(len, entries.values())))
+        for program_id, some in entries.items():
+            for stored in some:
+                self.spoil(stored)
+                await connection.execute(
+                    "insert into collected.entries values (%s, %s, %s, %s)", [self.name, program_id, stored.position, self._follower]
+                )
 
 
 async def tell(pool: Pool, program_id: str, count: int) -> None:
@@ -250,6 +251,45 @@ def test_a_follower_that_is_far_behind_does_not_rest(dsn: str, monkeypatch: pyte
     run(dsn, story)
 
 
+def test_programs_in_which_few_entries_wait_share_a_batch(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as fit; where more wait, a program has a batch of its own."""
+    monkeypatch.setattr(following, "TOGETHER", 3)
+    monkeypatch.setattr(following, "FEW", 2)
+
+    async def story(pool: Pool) -> None:
+        heads = {f"shared-{number}": 1 + number % 2 for number in range(7)} | {"alone": 5}
+        for name, position in heads.items():
+            await tell(pool, name, position)
+        collector = Collector("a")
+        async with following_with(pool, collector):
+            await caught_up(pool, **heads)
+        for name, position in heads.items():
+            assert await collected(pool, name) == list(range(1, position + 1))
+        # The name "alone" comes first, then three, three and one, which wait for nobody.
+        assert sorted(collector.batches) == sorted([5, 1 + 2 + 1, 2 + 1 + 2, 1])
+
+    run(dsn, story)
+
+
+def test_of_large_entries_a_shared_batch_takes_as_many_as_fit(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry has 12 bytes of fact and decision here. Whoever is left out comes next, and one that is too large comes alone."""
+    for most_bytes in (1, 12, 30):
+        monkeypatch.setattr(following, "BATCH_BYTES", most_bytes)
+
+        async def story(pool: Pool, most_bytes: int = most_bytes) -> None:
+            heads = {f"{most_bytes}-{name}": 2 for name in "pqr"}
+            for name in heads:
+                await tell(pool, name, 2)
+            collector = Collector("a")
+            async with following_with(pool, collector):
+                await caught_up(pool, **heads)
+            for name in heads:
+                assert await collected(pool, name) == [1, 2]
+            assert max(collector.batches) == max(1, most_bytes // 12)
+
+        run(dsn, story)
+
+
 def test_the_sweep_comes_round_to_every_program(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where one look covers two of them."""
     monkeypatch.setattr(following, "SWEEP_PAGE", 2)
@@ -346,7 +386,7 @@ def test_a_lease_or_a_batch_in_between_keeps_a_follower_from_what_it_was_about_t
         async with following_with(pool, Collector("a")):
             await caught_up(pool, p=2)
             collector = Collector("late")
-            assert await late._batch(collector, "p") is None
+            assert await late._batch(collector, ["p"]) == {}
             assert collector.batches == []
         # The lease is given back, and the position is beyond these entries.
         for entry in (first, second):
@@ -399,11 +439,71 @@ def test_poison_is_put_aside_and_everything_else_is_folded(dsn: str) -> None:
     run(dsn, story)
 
 
+def test_poison_in_one_program_leaves_those_alone_that_shared_its_batch(dsn: str) -> None:
+    def spoil(stored: Stored) -> None:
+        if (stored.program_id, stored.position) == ("p1", 2):
+            raise KeyError("no such thing")
+
+    async def story(pool: Pool) -> None:
+        heads = {f"p{number}": 3 for number in range(4)}
+        for name in heads:
+            await tell(pool, name, 3)
+        async with following_with(pool, Collector("a", spoil)):
+            await caught_up(pool, **heads)
+        assert [await collected(pool, name) for name in heads] == [[1, 2, 3], [1, 3], [1, 2, 3], [1, 2, 3]]
+        assert await rows(pool, "select program_id, position from fenrun.quarantined") == [("p1", 2)]
+
+    run(dsn, story)
+
+
+def test_a_program_that_the_database_cannot_fold_now_keeps_nobody_back_who_shared_its_batch(dsn: str) -> None:
+    """It is tried again by itself, and goes on when the database can."""
+    broken = True
+
+    class Breaks(Collector):
+        async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+            await super().fold(connection, entries)
+            if broken and "p1" in entries:
+                await connection.execute("select from no.such_table")
+
+    async def story(pool: Pool) -> None:
+        nonlocal broken
+        heads = {f"p{number}": 3 for number in range(4)}
+        for name in heads:
+            await tell(pool, name, 3)
+        async with following_with(pool, Breaks("a")):
+            await caught_up(pool, p0=3, p2=3, p3=3)
+            assert await collected(pool, "p1") == []
+            broken = False
+            await caught_up(pool, p1=3)
+        assert [await collected(pool, name) for name in heads] == [[1, 2, 3]] * 4
+
+    run(dsn, story)
+
+
+def test_of_a_shared_batch_only_those_are_folded_that_nobody_else_follows(dsn: str) -> None:
+    async def story(pool: Pool) -> None:
+        for name in ("p", "q", "r", "s"):
+            await tell(pool, name, 2)
+        await rows(
+            pool,
+            "insert into fenrun.followed values ('p', 'collector', 0, 'other', clock_timestamp() + interval '1 hour'),"
+            " ('q', 'collector', 0, 'gone', clock_timestamp() - interval '1 hour'), ('r', 'collector', 0, '', '-infinity') returning 1",
+        )
+        follower, collector = Follower(pool.connection, (), "a", 5), Collector("a")
+        async with pool.connection() as held, held.transaction():
+            await held.execute("select from fenrun.followed where program_id = 'r' for update")
+            assert await follower._batch(collector, ["p", "q", "r", "s"]) == {"q": False, "s": False}
+        assert [await collected(pool, name) for name in "pqrs"] == [[], [1, 2], [], [1, 2]]
+
+    run(dsn, story)
+
+
 def test_a_value_that_the_database_cannot_hold_is_poison(dsn: str) -> None:
     class TooLarge(Collector):
-        async def fold(self, connection: Connection, program_id: str, entries: Sequence[Stored]) -> None:
-            await super().fold(connection, program_id, entries)
-            if any(stored.position == 2 for stored in entries):
+        async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+            await super().fold(connection, entries)
+            if any(stored.position == 2 for stored in entries.get("p", [])):
                 await connection.execute("select 9223372036854775807::bigint + 1")
 
     async def story(pool: Pool) -> None:
