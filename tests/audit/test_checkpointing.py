@@ -1,5 +1,6 @@
 """When checkpoints are made, by whom, and with which key; and what happens to one that was published and not stored."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_a_checkpoint_is_made_after_so_many_seconds(
         assert last.size == 5
         earlier = shop.audit.GetCheckpoint(pb.GetCheckpointRequest(program_id=shop.program_id, size=first)).checkpoint
         assert last.made_at.ToMicroseconds() - earlier.made_at.ToMicroseconds() >= 3_000_000
+
+
+def test_of_many_that_are_due_those_that_have_grown_most_come_first_and_all_in_time(
+    own_dsn: str, key_file: Path, key: VerifierKey, tmp_path: Path, fresh_program_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the rests would be."""
+    monkeypatch.setattr("services.audit.checkpointing.REST", 10**6)
+    monkeypatch.setattr("services.audit.checkpointing.DUE_AT_ONCE", 1)
+    with contextlib.ExitStack() as closing:
+        keyless = closing.enter_context(composition.start(Settings(dsn=own_dsn)))
+        shops = [closing.enter_context(opened(keyless, fresh_program_id(), key, tmp_path)) for _ in range(3)]
+        for shop, orders in zip(shops, (5, 20, 1), strict=True):
+            shop.sell(orders)
+        closing.enter_context(composition.start(settings(own_dsn, key_file, tmp_path, seconds=6)))
+        made_us = [soon(lambda shop=shop: shop.status().latest.made_at.ToMicroseconds()) for shop in shops]  # type: ignore[misc]
+    assert made_us[1] < made_us[0] < made_us[2]
 
 
 def test_after_a_rotation_the_new_key_goes_on_from_what_the_former_signed(
