@@ -33,8 +33,8 @@ log = structlog.get_logger()
 # How often programs are looked at for a checkpoint that is due, in seconds; how many, beside those this server appended to.
 POLL_S = 0.5
 SWEEP_PAGE = 1000
-# Where many are due at once, such as after a night, the checkpointer rests for so many times as long as a checkpoint took, so that orders do
-# not wait for checkpoints; but no longer than that all of them are made in half the time after which the next are due.
+# Where many are due at once, such as after a night, the checkpointer rests for so many times as long as a checkpoint took, so that orders
+# do not wait for checkpoints; but no longer than that all of them are made in half the time after which the next are due.
 REST = 10
 # Checkpoints made between two looks: what has grown by many entries meanwhile need not wait for all others.
 DUE_AT_ONCE = 100

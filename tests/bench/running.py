@@ -32,7 +32,7 @@ KEYS = (*(case.key for case in CASES), START, IMPORT, REPLAY)
 KEY_FILE = "checkpoint.key"
 START_S = 60
 STOP_S = 20
-REPLAY_S = 1800
+REPLAY_S = 7200
 # How long followers may take to catch up with what a run has told, and how often it is looked.
 FOLLOW_S, LOOK_S = 600, 0.05
 # How often and how long it is looked whether the server and the database rest, and how busy they may be: percent of a core.
