@@ -158,7 +158,9 @@ class LedgerChanges:
             # An array of nothing but zeros need not travel.
             deltas = [integers(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
             arguments = (integers(positions), texts(members), texts(assets), *deltas)
-            folds.append(Fold("ledger.fold_balances", arguments, ("bigint", "text", "text", *["bigint"] * 8)))
+            once = len(set(zip(members, assets, strict=True))) == len(members)
+            function = "ledger.fold_balances_once" if once else "ledger.fold_balances"
+            folds.append(Fold(function, arguments, ("bigint", "text", "text", *["bigint"] * 8)))
         if self._company:
             keys = self._company
             arguments = (array(asset for asset, _ in keys), array(account for _, account in keys), array(keys.values()))

@@ -18,7 +18,7 @@ from tests.given import Client, line
 
 Owner = psycopg.Connection[tuple[Any, ...]]
 ERA = 2**20
-NEW = "ledger/006_newest_balances.sql"
+NEW = ["ledger/006_newest_balances.sql", "ledger/007_moved_once.sql"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def as_it_was(owner: Owner) -> None:
     """Puts the balances back to the one table they had."""
     functions = owner.execute(
         "select oid::regprocedure::text from pg_proc where pronamespace = 'ledger'::regnamespace"
-        " and proname in ('fold_balances', 'balance_at', 'balances_between')"
+        " and proname in ('fold_balances', 'fold_balances_once', 'balance_at', 'balances_between')"
     ).fetchall()
     for (function,) in functions:
         owner.execute(f"drop function {function}".encode())
@@ -112,4 +112,4 @@ def as_it_was(owner: Owner) -> None:
     owner.execute("alter table ledger.balances add primary key (program_id, member_id, asset, position)")
     owner.execute("drop aggregate ledger.added(bigint)")
     owner.execute((SQL / "003_balances.sql").read_bytes())
-    assert owner.execute("delete from fenrun.migrations where name = %s", [NEW]).rowcount == 1
+    assert owner.execute("delete from fenrun.migrations where name = any(%s)", [NEW]).rowcount == len(NEW)
