@@ -34,7 +34,7 @@ log = structlog.get_logger()
 POLL_S = 0.5
 SWEEP_PAGE = 1000
 # Where many are due at once, such as after a night, the checkpointer rests for so many times as long as a checkpoint took, so that orders
-# do not wait for checkpoints; but no longer than that all of them are made in half the time after which the next are due.
+# do not wait for checkpoints; but no longer than that all of them can be made in half the time after which the next are due.
 REST = 10
 # Checkpoints made between two looks: what has grown by many entries meanwhile need not wait for all others.
 DUE_AT_ONCE = 100
@@ -96,21 +96,27 @@ class Checkpointer:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        # When all that are due now should be made.
+        until: float | None = None
         while not self._closing.is_set():
             try:
                 due = await self._due()
-                for program_id in due[:DUE_AT_ONCE]:
+                until = until or loop.time() + self._policy.seconds / 2
+                for number, program_id in enumerate(due[:DUE_AT_ONCE], start=1):
                     if self._closing.is_set():
                         break
                     began = loop.time()
                     await self._one(program_id)
-                    if len(due) > 1:
+                    if left := len(due) - number:
                         took_s = loop.time() - began
-                        await self._rest(min(REST * took_s, self._policy.seconds / 2 / len(due) - took_s))
+                        await self._rest(min(REST * took_s, (until - loop.time()) / left - took_s))
+                if len(due) > DUE_AT_ONCE:
+                    continue
             except DATABASE_LOST as error:
                 log.warning("checkpoint.database_unreachable", error=str(error))
             except Exception:
                 log.exception("checkpoint.failed")
+            until = None
             await self._rest(POLL_S)
 
     async def _rest(self, seconds: float) -> None:

@@ -466,9 +466,9 @@ class Loading:
         return await self._connection.execute(
             f"with recursive path as (select {MEMBER_COLUMNS} from ledger.members where program_id = %s and member_id = any(%s::text[])"
             f" union select {', '.join('m.' + name for name in MEMBER_COLUMNS.split(', '))}"
-            " from path p join ledger.members m on m.program_id = %s and m.member_id = p.referrer_id)"
-            " select p.*, s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position"
-            " from path p left join ledger.standings s on s.program_id = %s and s.member_id = p.member_id".encode(),
+            " from path p cross join lateral (select * from ledger.members where program_id = %s and member_id = p.referrer_id offset 0) m)"
+            " select p.*, s.frozen, s.seat_until_us, s.fallback_tier, s.fallback_position from path p left join lateral"
+            " (select * from ledger.standings where program_id = %s and member_id = p.member_id offset 0) s on true".encode(),
             [self._program_id, array(members), self._program_id, self._program_id],
         )
 
@@ -487,7 +487,8 @@ class Loading:
         cursor = await self._connection.execute(
             "select g.grant_id, g.member_id, g.role, g.scope, g.weight, g.from_us, g.until_us, g.position"
             " from unnest(%s::text[], %s::text[]) as r(role, scope)"
-            " join ledger.roles g on g.program_id = %s and g.role = r.role and g.scope = r.scope order by g.position",
+            " cross join lateral (select * from ledger.roles where program_id = %s and role = r.role and scope = r.scope offset 0) g"
+            " order by g.position",
             [array(role for role, _ in roles), array(scope for _, scope in roles), self._program_id],
         )
         for row in await cursor.fetchall():
@@ -500,7 +501,8 @@ class Loading:
         cursor = await self._connection.execute(
             "select k.counter, k.bucket, k.member_id, k.amount"
             " from unnest(%s::text[], %s::text[], %s::text[]) as a(counter, bucket, member_id)"
-            " join ledger.counters k on k.program_id = %s and k.counter = a.counter and k.bucket = a.bucket and k.member_id = a.member_id",
+            " cross join lateral (select * from ledger.counters where program_id = %s and counter = a.counter and bucket = a.bucket"
+            " and member_id = a.member_id offset 0) k",
             [*(array(key[column] for key in asked) for column in range(3)), self._program_id],
         )
         for counter, bucket, member_id, amount in await cursor.fetchall():
@@ -513,8 +515,8 @@ class Loading:
         cursor = await self._connection.execute(
             "select a.n, sum(k.amount)::bigint from unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
             " with ordinality as a(counter, member_id, first_day, last_day, n)"
-            " join ledger.counters k on k.program_id = %s and k.counter = a.counter and k.member_id = a.member_id"
-            " and k.bucket between a.first_day and a.last_day group by a.n",
+            " cross join lateral (select * from ledger.counters where program_id = %s and counter = a.counter and member_id = a.member_id"
+            " and bucket between a.first_day and a.last_day offset 0) k group by a.n",
             [*(array(window[column] for window in asked) for column in range(4)), self._program_id],
         )
         for number, total in await cursor.fetchall():
@@ -528,7 +530,8 @@ class Loading:
         cursor = await self._connection.execute(
             f"select m.member_id, m.asset, {', '.join('b.' + name for name in BALANCE_COLUMNS.split(', '))}"
             f" from unnest(%s::text[], %s::text[]) as m(member_id, asset)"
-            " join ledger.balances b on b.program_id = %s and b.member_id = m.member_id and b.asset = m.asset".encode(),
+            " cross join lateral (select * from ledger.balances"
+            " where program_id = %s and member_id = m.member_id and asset = m.asset offset 0) b".encode(),
             [array(member_id for member_id, _ in asked), array(asset for _, asset in asked), self._program_id],
         )
         for member_id, asset, *held in await cursor.fetchall():

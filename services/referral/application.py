@@ -170,8 +170,8 @@ class Referral:
         if whole_paths:
             above = ", ".join("m." + name for name in MEMBER_COLUMNS.split(", "))
             select = (
-                f"with recursive path as ({select} union select {above} from path p"
-                f" join referral.members m on m.program_id = %s and m.member_id = p.referrer_id) select {MEMBER_COLUMNS} from path"
+                f"with recursive path as ({select} union select {above} from path p cross join lateral (select * from referral.members"
+                f" where program_id = %s and member_id = p.referrer_id offset 0) m) select {MEMBER_COLUMNS} from path"
             )
             parameters.append(program_id)
         cursor = await connection.execute(select.encode(), parameters)

@@ -194,7 +194,7 @@ class Follower(Awaiting):
         self._pauses: dict[tuple[str, str], float] = {}
         # Until when (projection, program) rest.
         self._rests: dict[tuple[str, str], float] = {}
-        # Entries in the next batch, where that is fewer than BATCH because a poison entry is being looked for.
+        # Entries in the next batch, which is the program's own: fewer than BATCH while a poison entry is being looked for.
         self._limits: dict[tuple[str, str], int] = {}
         self._swept_to = ""
         self._swept_at = float("-inf")
@@ -296,7 +296,7 @@ class Follower(Awaiting):
         return any(await asyncio.gather(*map(together, self._batches(due))))
 
     def _batches(self, due: Iterable[Lag]) -> list[list[Lag]]:
-        """Who is folded with whom. Where something failed, or poison is looked for, a program is alone."""
+        """Who is folded with whom. Where something failed, poison is looked for or a shared batch left something, a program is alone."""
         batches, open_ = list[list[Lag]](), dict[str, list[Lag]]()
         for lag in due:
             key = (lag.projection, lag.program_id)
@@ -358,7 +358,11 @@ class Follower(Awaiting):
             return self._failed(lags, error)
         now = loop.time()
         for lag in lags:
-            self._folded(lag, folded.get(lag.program_id), now, min(REST * (now - began), LONGEST_REST_S))
+            more = folded.get(lag.program_id)
+            self._folded(lag, more, now, min(REST * (now - began), LONGEST_REST_S))
+            if more and len(lags) > 1:
+                # It had more than a shared batch takes, in entries or in bytes: others must not keep it out for ever.
+                self._limits[lag.projection, lag.program_id] = BATCH
         return any(folded.values())
 
     def _folded(self, lag: Lag, more: bool | None, now: float, rest_s: float) -> None:

@@ -265,7 +265,7 @@ def test_programs_in_which_few_entries_wait_share_a_batch(dsn: str, monkeypatch:
             await caught_up(pool, **heads)
         for name, position in heads.items():
             assert await collected(pool, name) == list(range(1, position + 1))
-        # The name "alone" comes first, then three, three and one, which wait for nobody.
+        # The one by itself, and three, three and one together.
         assert sorted(collector.batches) == sorted([5, 1 + 2 + 1, 2 + 1 + 2, 1])
 
     run(dsn, story)
@@ -288,6 +288,30 @@ def test_of_large_entries_a_shared_batch_takes_as_many_as_fit(dsn: str, monkeypa
             assert max(collector.batches) == max(1, most_bytes // 12)
 
         run(dsn, story)
+
+
+def test_who_does_not_fit_into_a_shared_batch_is_alone_in_the_next(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much those before it go on to tell."""
+    monkeypatch.setattr(following, "BATCH_BYTES", 12)
+
+    async def story(pool: Pool) -> None:
+        for name in ("busy", "large"):
+            await tell(pool, name, 1)
+        collector = Collector("a")
+        follower = Follower(pool.connection, (collector,), "a", 5)
+        lags = [Lag(name, collector.name, False, 1, False) for name in ("busy", "large")]
+        assert await follower._together(lags)
+        assert [await collected(pool, name) for name in ("busy", "large")] == [[1], []]
+        await tell(pool, "busy", 1)
+        batches = follower._batches(lags)
+        assert sorted(len(some) for some in batches) == [1, 1]
+        for some in batches:
+            await follower._together(some)
+        assert [await collected(pool, name) for name in ("busy", "large")] == [[1, 2], [1]]
+        # And shares one again.
+        assert follower._batches(lags) == [lags]
+
+    run(dsn, story)
 
 
 def test_the_sweep_comes_round_to_every_program(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
