@@ -1,7 +1,6 @@
 """Documents of plans as they come in: long ones keep nobody else waiting, and lists may only be so long."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import grpc
@@ -46,27 +45,23 @@ def simulate(client: Client, document: str) -> None:
 def test_while_a_long_document_is_read_and_linted_others_are_answered(
     client: Client, call: Callable[[Client, str], None], document: str
 ) -> None:
-    took_s: list[float] = []
     refused: list[str] = []
 
     def send() -> None:
-        began_s = time.perf_counter()
         try:
             call(client, document)
         except grpc.RpcError as error:
             refused.append(reason(error)[1])
-        took_s.append(time.perf_counter() - began_s)
 
     sender = threading.Thread(target=send)
     sender.start()
-    longest_s = 0.0
+    answered = 0
     while sender.is_alive():
-        began_s = time.perf_counter()
         client.ops.GetProgram(ops_pb2.GetProgramRequest(program_id=client.program_id))
-        longest_s = max(longest_s, time.perf_counter() - began_s)
+        answered += 1
     sender.join()
     assert refused == (["PLAN_INVALID"] if document == LONG_LIST else [])
-    assert longest_s < took_s[0] / 3, "somebody waited for the document"
+    assert answered > 5, "others waited for the document"
 
 
 def names(count: int) -> list[str]:
