@@ -47,6 +47,8 @@ BALANCE_COLUMNS = "pending, available, reserved, paid, debt, accrued, reversed, 
 PLANS_KEPT = 10_000
 # Members, and places of roles, of one program that are kept from batch to batch; beyond it those that were read first go, half of them all.
 MEMBERS_KEPT = 200_000
+# What folds into the views that members are looked up in.
+FOLDING_MEMBERS = frozenset({"ledger.fold_members", "ledger.fold_standings"})
 # So many members are looked up alone first, because most often who stands above them is at hand; fewer with their paths, in one statement.
 MANY = 16
 
@@ -151,6 +153,21 @@ class Ledger:
                 books.booked = await sealed.booked(connection, head, command.fact.through_us)
         return books
 
+    async def look_up(
+        self,
+        connection: Connection,
+        head: Head,
+        commands: Sequence[c.Command],
+        people: Collection[str],
+        kept: Books,
+        folding: Collection[str],
+    ) -> None:
+        """Members whom orders name and who stands above them, where no member is being changed."""
+        recorded = [command for command in commands if isinstance(command, c.RecordOrder)]
+        if recorded and FOLDING_MEMBERS.isdisjoint(folding) and all(plan.hash in self._plans for plan in head.plans):
+            kept.plans = await self._plans_at(connection, head.program_id, head.plans)
+            await Loading(connection, head.program_id, kept, set(people)).load_members(recorded)
+
 
 class Loading:
     """One loading of partial books. What the commands look at is collected step by step, each step one set-based query for all of them."""
@@ -213,6 +230,12 @@ class Loading:
             await self._load_balances()
         if self._balances:
             books.holds = await self._holds(sorted({member_id for member_id, _ in self._balances}))
+
+    async def load_members(self, recorded: Sequence[c.RecordOrder]) -> None:
+        """Only whom these orders name, and who stands above them."""
+        for command in recorded:
+            self._named(command)
+        await self._load_members(recorded)
 
     # ------------------------------------------------------------ what the commands name
 

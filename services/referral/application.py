@@ -68,6 +68,17 @@ class Referral:
             return (command.fact.referrer_id,)
         return ()
 
+    async def look_up(
+        self,
+        connection: Connection,
+        head: Head,
+        commands: Sequence[Command],
+        people: Collection[str],
+        kept: Roster,
+        folding: Collection[str],
+    ) -> None:
+        """Nothing: no roster is kept that it could be taken into."""
+
     def keep(self, state: Roster) -> int:
         """Nothing: members are told of less often than orders."""
         return 0

@@ -1,8 +1,9 @@
 """The writer: one per program and process. It takes whatever is waiting as one batch, decides it command by command, appends it once.
 
-No timer: what arrives during an append is the next batch. A command that is refused answers for itself. When another process appended
-first, or the connection broke so that the outcome is unknown, the batch is decided again from what the log then holds; facts that did get
-in answer with their first receipt, because they count once by their own ids.
+No timer: what arrives during an append is the next batch. Where many wait already, the next batch is decided during the append, and
+appended and answered after it. A command that is refused answers for itself. When another process appended first, or the connection broke
+so that the outcome is unknown, the batch is decided again from what the log then holds; facts that did get in answer with their first
+receipt, because they count once by their own ids.
 """
 
 import asyncio
@@ -33,6 +34,9 @@ PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
 # For so many seconds after another process wrote to a program its head is held while deciding: what is decided without would be in vain as
 # often as not.
 SHARED_S = 10.0
+# Where so many wait while a batch of so many or more is appended, the next one is decided meanwhile. Where fewer do, more may come until
+# then, and a batch costs the database as much by itself as some ten orders do.
+AHEAD = 200
 # What another process appended is taken into what is remembered, up to so many entries and bytes; beyond it all is read anew.
 UNSEEN, UNSEEN_BYTES = 1000, 4 * 1024 * 1024
 
@@ -74,6 +78,13 @@ class Participant(Protocol):
 
         `kept` is what `keep` left of an earlier state, evolved to the head, or None.
         """
+        ...
+
+    async def look_up(
+        self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str], kept: Any, folding: Collection[str]
+    ) -> None:
+        """Takes into `kept`, which is as of the head, what `load` would read, of that which no function in `folding` changes: what these
+        fold is being appended, and may be there or not."""
         ...
 
     def keep(self, state: Any) -> int:
@@ -128,12 +139,30 @@ class _Queue:
     # The batch under way.
     taken: list[_Waiting] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
+    # Given once so many wait that they are decided ahead.
+    enough: "asyncio.Future[None] | None" = None
 
     def take(self, most: int) -> list[_Waiting]:
         """Up to so many of those who wait; they are under way from now on."""
         found = [self.waiting.popleft() for _ in range(min(len(self.waiting), most))]
         self.taken += found
         return found
+
+    def give_back(self, batch: Sequence[_Waiting]) -> None:
+        """Those who were taken last wait again, before all others."""
+        self.waiting.extendleft(reversed(batch))
+        del self.taken[len(self.taken) - len(batch) :]
+
+
+class _Decided(NamedTuple):
+    """What a batch comes to: an answer for each command decided, the head and states after them, what must be appended before they hold."""
+
+    batch: Sequence[_Waiting]
+    answers: Sequence[Outcome | Refusal]
+    before: Head
+    after: Head
+    states: dict[str, Any]
+    append: Append | None
 
 
 @dataclass(slots=True)
@@ -195,6 +224,8 @@ class Writer:
         queue = self._queues.setdefault(program_id, _Queue())
         waiting = [_Waiting(command, actor, loop.create_future()) for command in commands]
         queue.waiting.extend(waiting)
+        if queue.enough and len(queue.waiting) >= AHEAD:
+            _give(queue.enough)
         if queue.task is None:
             queue.task = loop.create_task(self._drain(program_id, queue))
         return [await item.answer for item in waiting]
@@ -210,35 +241,52 @@ class Writer:
         await self._appender.close()
 
     async def _drain(self, program_id: str, queue: _Queue) -> None:
+        ahead: _Decided | None = None
         try:
-            while queue.waiting:
-                queue.taken = []
+            while queue.waiting or ahead:
+                queue.taken = [*ahead.batch] if ahead else []
                 try:
-                    await self._settle(program_id, queue.take(self._batch_limit), queue)
+                    batch = ahead.batch if ahead else queue.take(self._batch_limit)
+                    ahead = await self._settle(program_id, batch, queue, ahead)
                 except BaseException as error:
+                    ahead = None
                     # A bug, or the process is stopping: nobody may wait for ever.
-                    for item in queue.taken:
+                    bug = isinstance(error, Exception)
+                    for item in queue.taken if bug else (*queue.taken, *queue.waiting):
                         if not item.answer.done():
-                            item.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the server is stopping"))
-                    if not isinstance(error, Exception):
+                            item.answer.set_exception(error if bug else Unavailable("the server is stopping"))
+                    if not bug:
+                        queue.waiting.clear()
                         raise
-                await gather(queue.waiting, self._batch_limit)
+                if ahead is None:
+                    await gather(queue.waiting, self._batch_limit)
         finally:
             queue.task = None
             if not queue.waiting:
                 self._queues.pop(program_id, None)
 
-    async def _settle(self, program_id: str, batch: list[_Waiting], queue: _Queue) -> None:
-        """Answers every command of a batch, in one append if it can, in more if it must."""
+    async def _settle(
+        self, program_id: str, batch: Sequence[_Waiting], queue: _Queue, decided: _Decided | None = None, alone: bool = False
+    ) -> _Decided | None:
+        """Answers every command of a batch, in one append if it can, in more if it must. `decided`: what it came to while the batch before
+        was appended.
+
+        Unless it is to stay `alone`, gives the next batch where that was decided meanwhile.
+        """
         loop = asyncio.get_running_loop()
         waited_s, pause_s = 0.0, 0.01
+        ahead: _Decided | None = None
         while batch:
             began_s, known = loop.time(), self._recall(program_id)
+            doubtful = known is not None or decided is not None
             try:
-                if self._is_shared(program_id):
+                if decided is None and self._is_shared(program_id):
+                    batch = [*batch]
                     done = await self._attempt_holding(program_id, batch, known, queue)
                 else:
-                    done = await self._attempt(program_id, batch, known)
+                    given, decided = decided or await self._decided(program_id, batch, known), None
+                    done = len(given.answers)
+                    ahead = await self._append(given, queue, alone or done < len(batch))
                 batch, waited_s, pause_s = batch[done:], 0.0, 0.01
             except HeadMoved:
                 # Another process is writing too. The next attempts hold the head while they decide, so that they cannot lose again.
@@ -253,48 +301,111 @@ class Writer:
                     log.error("writer.database_unreachable", program_id=program_id, commands=len(batch), error=str(error))
                     for item in batch:
                         _resolve(item, answer_to(error))
-                    return
+                    return None
                 log.warning("writer.retrying", program_id=program_id, commands=len(batch), error=str(error))
                 await self._sleep(pause_s)
                 waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 1.0)
             except Exception as error:
-                if known is not None:
+                if doubtful:
                     # What was loaded may be newer than the head that was remembered, and not fit it.
                     continue
                 if isinstance(error, Refusal):
                     for item in batch:
                         _resolve(item, error)
-                    return
+                    return None
                 if len(batch) == 1 and isinstance(error, psycopg.DataError):
                     log.warning(
                         "writer.unstorable", program_id=program_id, command=type(batch[0].command).__name__, error=type(error).__name__
                     )
                     _resolve(batch[0], answer_to(error))
-                    return
+                    return None
                 if len(batch) == 1:
                     log.exception("writer.command_failed", program_id=program_id, command=type(batch[0].command).__name__)
                     if not batch[0].answer.done():
                         batch[0].answer.set_exception(error)
-                    return
+                    return None
                 # One of them is at fault; alone, each answers for itself.
                 for item in batch:
-                    await self._settle(program_id, [item], queue)
-                return
+                    await self._settle(program_id, [item], queue, alone=True)
+                return None
+        return ahead
 
-    async def _attempt(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None) -> int:
-        """Decides and appends as many of a batch as can go together; returns how many were answered, at least one."""
+    async def _decided(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None) -> _Decided:
+        """Decides as many of a batch as can go together, at least one."""
         # Given back before appending: who holds one must not wait for another.
         async with _Borrowing(self._connect) as borrowing:
             connection = cast(Connection, borrowing)
             before = known.head if known else await eventlog.head(connection, program_id)
-            answers, after, states, append = await self._decide(connection, before, batch, known)
-        if append:
-            await self._appender.append(append)
-        return self._appended_all(before, batch, answers, after, states)
+            return await self._decide(connection, before, batch, known)
+
+    async def _append(self, decided: _Decided, queue: _Queue, alone: bool) -> _Decided | None:
+        """Appends and answers what was decided; gives the next batch where that was decided meanwhile."""
+        if decided.append is None or alone or max(len(decided.batch), len(queue.waiting)) < AHEAD:
+            await self._append_all(decided)
+            self._remember(decided)
+            return None
+        ahead: _Decided | None = None
+        appending = asyncio.ensure_future(self._append_all(decided))
+        try:
+            if await _enough(queue, appending):
+                ahead = await self._decide_ahead(decided, queue, appending)
+            await appending
+        except BaseException:
+            appending.cancel()
+            await asyncio.gather(appending, return_exceptions=True)
+            if ahead:
+                queue.give_back(ahead.batch)
+            raise
+        if ahead is None:
+            self._remember(decided)
+        return ahead
+
+    async def _append_all(self, decided: _Decided) -> None:
+        if decided.append:
+            await self._appender.append(decided.append)
+        self._answer(decided)
+
+    async def _decide_ahead(self, before: _Decided, queue: _Queue, appending: "asyncio.Future[None]") -> _Decided | None:
+        """Decides the next batch as if what is being appended were there. None: it waits again, and is decided once that is true."""
+        batch = queue.take(self._batch_limit)
+        known = self._left_after(before)
+        before.states.clear()
+        try:
+            # Given back before waiting for what is appended: that may be waiting for one.
+            async with _Borrowing(self._connect) as connection:
+                await self._look_up(cast(Connection, connection), before, batch, known)
+            async with _Borrowing(self._connect, appending) as connection:
+                decided = await self._decide(cast(Connection, connection), before.after, batch, known)
+        except Exception as error:
+            log.info("writer.decided_in_vain", program_id=before.after.program_id, commands=len(batch), error=type(error).__name__)
+            queue.give_back(batch)
+            return None
+        done = len(decided.answers)
+        queue.give_back(batch[done:])
+        return decided._replace(batch=batch[:done])
+
+    async def _look_up(self, connection: Connection, before: _Decided, batch: Sequence[_Waiting], known: _Left) -> None:
+        """What deciding a batch needs and what is being appended leaves as it is."""
+        folding = {fold.function for fold in before.append.folds} if before.append else set()
+        commands, people = self._told(batch)
+        for participant in self._participants:
+            if participant.name in commands and participant.name in known.states:
+                kept = known.states[participant.name]
+                await participant.look_up(connection, before.after, commands[participant.name], people, kept, folding)
+
+    def _told(self, batch: Sequence[_Waiting]) -> tuple[dict[str, list[Any]], set[str]]:
+        """The commands of a batch by participant, and the people they name."""
+        commands: dict[str, list[Any]] = {}
+        people: set[str] = set()
+        for item in batch:
+            participant = self._by_command[type(item.command)]
+            commands.setdefault(participant.name, []).append(item.command)
+            people.update(participant.people(item.command))
+        return commands, people
 
     async def _attempt_holding(self, program_id: str, batch: list[_Waiting], known: _Left | None, queue: _Queue) -> int:
-        """The same while nobody else can append. Whoever came while it waited for the head joins the batch, unless somebody who came before
-        them waits for a batch of their own."""
+        """Decides and appends while nobody else can append; returns how many were answered, at least one. Whoever came while it waited for
+        the head joins the batch, unless somebody who came before them waits for a batch of their own."""
         async with self._connect() as connection, connection.transaction():
             before = await eventlog.head(connection, program_id, lock=True)
             if batch[-1] is queue.taken[-1]:
@@ -302,10 +413,12 @@ class Writer:
             if known and known.head != before:
                 self._share(program_id)
                 known = await self._caught_up(connection, known, before)
-            answers, after, states, append = await self._decide(connection, before, batch, known)
-            if append:
-                await eventlog.append(connection, *append)
-        return self._appended_all(before, batch, answers, after, states)
+            decided = await self._decide(connection, before, batch, known)
+            if decided.append:
+                await eventlog.append(connection, *decided.append)
+        self._answer(decided)
+        self._remember(decided)
+        return len(decided.answers)
 
     async def _caught_up(self, connection: Connection, known: _Left, head: Head) -> _Left | None:
         """What was remembered, with what others have appended since; None where that is another log, or too much."""
@@ -321,16 +434,12 @@ class Writer:
                 participant.evolve(known.states[participant.name], participant.read(stored))
         return _Left(head, {one.name: known.states[one.name] for one in taking_part if one.keep(known.states[one.name])})
 
-    def _appended_all(
-        self, before: Head, batch: Sequence[_Waiting], answers: Sequence[Outcome | Refusal], after: Head, states: dict[str, Any]
-    ) -> int:
-        """Only now is everything committed: whoever waits is answered, and what comes next may begin from here."""
-        for item, answer in zip(batch, answers, strict=False):
+    def _answer(self, decided: _Decided) -> None:
+        """Only now is everything committed."""
+        for item, answer in zip(decided.batch, decided.answers, strict=False):
             _resolve(item, answer)
-        self._remember(before.program_id, after, states)
-        if after.position > before.position:
-            self._appended(before.program_id)
-        return len(answers)
+        if decided.after.position > decided.before.position:
+            self._appended(decided.after.program_id)
 
     def _share(self, program_id: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -347,33 +456,29 @@ class Writer:
             self._members_kept -= left.members
         return left
 
-    def _remember(self, program_id: str, head: Head, states: dict[str, Any]) -> None:
-        left = self._left[program_id] = _Left(head)
+    def _left_after(self, decided: _Decided) -> _Left:
+        left, states = _Left(decided.after), decided.states
         for participant in self._participants:
             members = participant.keep(states[participant.name]) if participant.name in states else 0
             if members:
                 left.states[participant.name] = states[participant.name]
                 left.members += members
+        return left
+
+    def _remember(self, decided: _Decided) -> None:
+        left = self._left[decided.after.program_id] = self._left_after(decided)
         self._members_kept += left.members
         while self._members_kept > MEMBERS_KEPT or len(self._left) > PROGRAMS_KEPT:
             self._recall(next(iter(self._left)))
 
-    async def _decide(
-        self, connection: Connection, head: Head, batch: Sequence[_Waiting], known: "_Left | None"
-    ) -> tuple[list[Outcome | Refusal], Head, dict[str, Any], Append | None]:
-        """(an answer for each command that was decided, the head and the states after them, what is to be appended before they hold).
-
-        Without `known` the head was read just now.
-        """
+    async def _decide(self, connection: Connection, head: Head, batch: Sequence[_Waiting], known: "_Left | None") -> _Decided:
+        """Decides as many of a batch as can go together. Without `known` the head was read just now."""
         states: dict[str, Any] = dict(known.states) if known else {}
         if self._by_command[type(batch[0].command)].alone(batch[0].command):
             # It looks at everything of some kind; what others left would only be in its way.
             batch, states = batch[:1], {}
-        commands: dict[str, list[Any]] = {}
-        for item in batch:
-            commands.setdefault(self._by_command[type(item.command)].name, []).append(item.command)
+        commands, people = self._told(batch)
         taking_part = [participant for participant in self._participants if participant.name in commands]
-        people = {one for participant in taking_part for command in commands[participant.name] for one in participant.people(command)}
         for participant in taking_part:
             kept = states.get(participant.name)
             states[participant.name] = await participant.load(connection, head, commands[participant.name], people, kept)
@@ -423,21 +528,26 @@ class Writer:
                         other.evolve(states[other.name], entry)
             answers.append(Outcome(head.program_id, tuple(entries), False, head.position))
         if stored_entries:
-            return answers, head, states, Append(expected, stored_entries, [fold for one in changes.values() for fold in one.folds()])
+            append = Append(expected, stored_entries, [fold for one in changes.values() for fold in one.folds()])
+            return _Decided(batch, answers, expected, head, states, append)
         if known or any(isinstance(answer, Refusal) for answer in answers):
             # The state was read in several statements. An append would have noticed what came in between; a refusal must notice it too.
             await _still_at(connection, expected)
         else:
             # Nobody has asked whether what was read is as of the head: it is not remembered.
             states = {}
-        return answers, head, states, None
+        return _Decided(batch, answers, expected, head, states, None)
 
 
 class _Borrowing:
-    """Borrows a connection with the first statement: where everything is remembered there is none. All that loads uses is `execute`."""
+    """Borrows a connection with the first statement: where everything is remembered there is none. All that loads uses is `execute`.
 
-    def __init__(self, connect: Connect) -> None:
+    With `after` nothing is read before that is done, and nothing if it fails.
+    """
+
+    def __init__(self, connect: Connect, after: "asyncio.Future[None] | None" = None) -> None:
         self._connect = connect
+        self._after = after
         self._lent: AbstractAsyncContextManager[Connection] | None = None
         self._connection: Connection | None = None
 
@@ -450,9 +560,32 @@ class _Borrowing:
 
     async def execute(self, *arguments: Any, **options: Any) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         if self._connection is None:
+            if self._after is not None:
+                # Looked at only: whoever appends waits for it as well.
+                await asyncio.wait([self._after])
+                self._after.result()
             self._lent = self._connect()
             self._connection = await self._lent.__aenter__()
         return await self._connection.execute(*arguments, **options)
+
+
+async def _enough(queue: _Queue, appending: "asyncio.Future[None]") -> bool:
+    """Whether so many wait that they are decided ahead; False once there is nothing to be ahead of."""
+    # What is to be appended sets out first.
+    await asyncio.sleep(0)
+    if len(queue.waiting) < AHEAD and not appending.done():
+        enough = queue.enough = asyncio.get_running_loop().create_future()
+        appending.add_done_callback(lambda _: _give(enough))
+        try:
+            await enough
+        finally:
+            queue.enough = None
+    return not appending.done()
+
+
+def _give(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _resolve(item: _Waiting, answer: Outcome | Refusal) -> None:

@@ -273,6 +273,11 @@ class Telling:
             kept if kept is not None else {one.stream: self.read(one) for one in await eventlog.read(connection, head.program_id, 0, 999)}
         )
 
+    async def look_up(
+        self, connection: Connection, head: Head, commands: Sequence[Tell], people: Collection[str], kept: Any, folding: Collection[str]
+    ) -> None:
+        pass
+
     def keep(self, state: dict[str, Entry]) -> int:
         return len(state)
 
