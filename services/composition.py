@@ -54,7 +54,7 @@ from services.runtime.beside import FollowerProcess
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.following import Follower
 from services.runtime.migrations import MigrationChanged, migrate
-from services.runtime.process import configure_logging, connections, settle_memory
+from services.runtime.process import Connections, configure_logging, settle_memory
 from services.runtime.settings import Settings
 from services.runtime.watching import Watchers
 from services.runtime.writer import Writer
@@ -123,7 +123,8 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
     keys = checkpoint_keys(settings)
     master = master_keys(settings)
     where = patient_dsn(service_dsn(dsn))
-    pool, connect = connections(where, settings.pool_size)
+    connections = Connections(where, settings.pool_size)
+    connect = connections.connect
     watchers, ledger = Watchers(), Ledger()
     # The server that offers the statistics follows the log for them, and so with the audit.
     offers = {name for name in SERVICES if settings.service in (name, "all")}
@@ -178,7 +179,7 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
         port = grpc_server.add_insecure_port(listen)
     except RuntimeError as error:
         raise CannotServe(f"cannot listen on {listen}: {error}") from error
-    await pool.open()
+    await connections.open()
     try:
         follower.start()
         if checkpointer:
@@ -196,7 +197,7 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
         if checkpointer:
             await checkpointer.close(CLOSING_S)
         await follower.close(CLOSING_S)
-        await pool.close()
+        await connections.close()
 
 
 def checkpoint_keys(settings: Settings) -> Keys | None:

@@ -12,7 +12,7 @@ from services.audit.publishing import Directory
 from services.audit.signing import Keys
 from services.runtime.beside import belong_to_server, listen
 from services.runtime.following import AT_ONCE, Followed, Follower
-from services.runtime.process import configure_logging, connections, settle_memory
+from services.runtime.process import Connections, configure_logging, settle_memory
 from services.runtime.writer import Connect
 from services.statistics.projection import Statistics
 
@@ -64,8 +64,9 @@ def follow(theirs: socket.socket, given: Following) -> None:
 
 async def _follow(theirs: socket.socket, given: Following) -> None:
     # One for each batch under way, one to look for more, and one to make checkpoints.
-    pool, connect = connections(given.dsn, AT_ONCE + 2)
-    await pool.open()
+    connections = Connections(given.dsn, AT_ONCE + 2)
+    connect = connections.connect
+    await connections.open()
     settle_memory()
     checkpointer = checkpointer_of(given, connect)
 
@@ -84,4 +85,4 @@ async def _follow(theirs: socket.socket, given: Following) -> None:
     finally:
         if checkpointer:
             await checkpointer.close(CLOSING_S)
-        await pool.close()
+        await connections.close()

@@ -12,23 +12,56 @@ import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from services.runtime.eventlog import Connection
-from services.runtime.writer import Connect
 
 # A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
 # the return of its database.
 RECONNECT_S = 5
+# So many connections at most are preferred, the first of them most.
+FIRST = 3
 
 
-def connections(dsn: str, most: int) -> tuple[AsyncConnectionPool[Connection], Connect]:
-    """A pool, still to be opened, of up to so many connections, and how to borrow one of them."""
-    pool = AsyncConnectionPool[Connection](
-        dsn, min_size=1, max_size=most, timeout=5, reconnect_timeout=RECONNECT_S, open=False, kwargs={"autocommit": True}
-    )
+class Connections:
+    """Up to so many connections, of which the first ones are lent whenever they are free; the last ones are made when they are needed, and
+    given up when they are not.
+
+    psycopg's pool lends its connections in turn. A server process of PostgreSQL that has not been asked for a while has to warm up again,
+    and one that comes round now and then is never idle for long enough to be given up. So each of the first ones is a pool of its own.
+    """
+
+    def __init__(self, dsn: str, most: int) -> None:
+        first = min(FIRST, most // 2)
+        # Who finds none free waits for one of the last, half of all at least.
+        sizes = [*[1] * first, most - first]
+        self._free = [*sizes]
+        self._pools = [
+            AsyncConnectionPool[Connection](
+                dsn,
+                min_size=0 if number else 1,
+                max_size=size,
+                timeout=5,
+                reconnect_timeout=RECONNECT_S,
+                open=False,
+                num_workers=1,
+                kwargs={"autocommit": True},
+            )
+            for number, size in enumerate(sizes)
+        ]
+
+    async def open(self) -> None:
+        for pool in self._pools:
+            await pool.open()
+
+    async def close(self) -> None:
+        for pool in self._pools:
+            await pool.close()
 
     @contextlib.asynccontextmanager
-    async def connect() -> AsyncIterator[Connection]:
+    async def connect(self) -> AsyncIterator[Connection]:
+        """Lends one while the block lasts. Raises PoolTimeout where none is free for five seconds."""
+        number = next((number for number, free in enumerate(self._free) if free > 0), len(self._pools) - 1)
+        self._free[number] -= 1
         try:
-            async with pool.connection() as connection:
+            async with self._pools[number].connection() as connection:
                 try:
                     yield connection
                 except psycopg.errors.ReadOnlySqlTransaction:
@@ -37,11 +70,12 @@ def connections(dsn: str, most: int) -> tuple[AsyncConnectionPool[Connection], C
                     raise
         except psycopg.OperationalError:
             # The server may have gone and come back: its other connections are as dead as this one.
-            with contextlib.suppress(psycopg.Error):
-                await pool.check()
+            for pool in self._pools:
+                with contextlib.suppress(psycopg.Error):
+                    await pool.check()
             raise
-
-    return pool, connect
+        finally:
+            self._free[number] += 1
 
 
 def settle_memory() -> None:

@@ -18,7 +18,7 @@ from services.runtime import appending, eventlog
 from services.runtime.appending import Appender
 from services.runtime.eventlog import Append, Connection, Head, HeadMoved
 from services.runtime.migrations import migrate
-from services.runtime.process import connections
+from services.runtime.process import Connections
 from services.runtime.stored import Stored, entry_of
 from services.runtime.writer import DATABASE_LOST, Connect, Writer
 
@@ -52,12 +52,12 @@ def own(dsn: str) -> str:
 
 @asynccontextmanager
 async def borrowing(conninfo: str) -> AsyncIterator[Connect]:
-    pool, connect = connections(make_conninfo(conninfo, application_name=APPLICATION), 4)
-    await pool.open()
+    connections = Connections(make_conninfo(conninfo, application_name=APPLICATION), 4)
+    await connections.open()
     try:
-        yield connect
+        yield connections.connect
     finally:
-        await pool.close()
+        await connections.close()
 
 
 async def heads(connect: Connect) -> list[Head]:
