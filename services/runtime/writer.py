@@ -35,8 +35,8 @@ PROGRAMS_KEPT, MEMBERS_KEPT = 10_000, 200_000
 # often as not.
 SHARED_S = 10.0
 # Where so many wait while a batch of so many or more is appended, the next one is decided meanwhile. Where fewer do, more may come until
-# then, and a batch costs the database as much by itself as some ten orders do.
-AHEAD = 200
+# then, and a batch costs the database as much by itself as some ten orders do. A writer that never rests leaves little to those who read.
+AHEAD = 300
 # What another process appended is taken into what is remembered, up to so many entries and bytes; beyond it all is read anew.
 UNSEEN, UNSEEN_BYTES = 1000, 4 * 1024 * 1024
 
