@@ -1,5 +1,6 @@
 """How a process that serves is set up: its log lines, its memory, its connections."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -9,15 +10,17 @@ from typing import Any
 
 import psycopg
 import structlog
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from services.runtime.eventlog import Connection
 
 # A pool that cannot connect tries again after 1, 2, 4, … seconds and starts anew after this many: so long at most does it sleep through
 # the return of its database.
 RECONNECT_S = 5
-# So many connections at most are preferred, the first of them most.
-FIRST = 3
+# So many connections at most are preferred, the first of them most; one that is not there after so many seconds is passed over for a while.
+FIRST, FIRST_S = 3, 0.5
+# How long it is waited for one of the last, in seconds.
+LEND_S = 5.0
 
 
 class Connections:
@@ -33,15 +36,17 @@ class Connections:
         # Who finds none free waits for one of the last, half of all at least.
         sizes = [*[1] * first, most - first]
         self._free = [*sizes]
+        # Until when each is passed over.
+        self._missing = [0.0 for _ in sizes]
         self._pools = [
             AsyncConnectionPool[Connection](
                 dsn,
                 min_size=0 if number else 1,
                 max_size=size,
-                timeout=5,
+                timeout=LEND_S,
                 reconnect_timeout=RECONNECT_S,
                 open=False,
-                num_workers=1,
+                num_workers=min(size, 3),
                 kwargs={"autocommit": True},
             )
             for number, size in enumerate(sizes)
@@ -57,25 +62,50 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Lends one while the block lasts. Raises PoolTimeout where none is free for five seconds."""
-        number = next((number for number, free in enumerate(self._free) if free > 0), len(self._pools) - 1)
-        self._free[number] -= 1
+        """Lends one while the block lasts. Raises PoolTimeout where there is none for LEND_S."""
         try:
-            async with self._pools[number].connection() as connection:
+            number, connection = await self._lend()
+            try:
+                async with connection:
+                    try:
+                        yield connection
+                    except psycopg.errors.ReadOnlySqlTransaction:
+                        # Its server has become a standby; another connection may lead to the one that took over.
+                        await connection.close()
+                        raise
+            finally:
                 try:
-                    yield connection
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    # Its server has become a standby; another connection may lead to the one that took over.
-                    await connection.close()
-                    raise
+                    await self._pools[number].putconn(connection)
+                finally:
+                    self._free[number] += 1
         except psycopg.OperationalError:
             # The server may have gone and come back: its other connections are as dead as this one.
             for pool in self._pools:
                 with contextlib.suppress(psycopg.Error):
                     await pool.check()
             raise
-        finally:
+
+    async def _lend(self) -> tuple[int, Connection]:
+        """(of which pool, a connection)"""
+        now_s, last = asyncio.get_running_loop().time(), len(self._pools) - 1
+        free = [number for number, free in enumerate(self._free) if free > 0]
+        # Those that are passed over are better than none.
+        number = min(free, key=lambda number: (self._missing[number] > now_s, number), default=last)
+        if number < last:
+            try:
+                return number, await self._take(number, FIRST_S)
+            except PoolTimeout:
+                # It was lost and does not come back, while others may be there: the server takes no more, perhaps.
+                self._missing[number] = now_s + RECONNECT_S
+        return last, await self._take(last, LEND_S)
+
+    async def _take(self, number: int, within_s: float) -> Connection:
+        self._free[number] -= 1
+        try:
+            return await self._pools[number].getconn(within_s)
+        except BaseException:
             self._free[number] += 1
+            raise
 
 
 def settle_memory() -> None:

@@ -266,12 +266,12 @@ class Writer:
                 self._queues.pop(program_id, None)
 
     async def _settle(
-        self, program_id: str, batch: Sequence[_Waiting], queue: _Queue, decided: _Decided | None = None, alone: bool = False
+        self, program_id: str, batch: Sequence[_Waiting], queue: _Queue, decided: _Decided | None = None, one_by_one: bool = False
     ) -> _Decided | None:
         """Answers every command of a batch, in one append if it can, in more if it must. `decided`: what it came to while the batch before
         was appended.
 
-        Unless it is to stay `alone`, gives the next batch where that was decided meanwhile.
+        Gives the next batch where that was decided meanwhile; never of a batch that is taken `one_by_one`, whose rest comes first.
         """
         loop = asyncio.get_running_loop()
         waited_s, pause_s = 0.0, 0.01
@@ -284,9 +284,9 @@ class Writer:
                     batch = [*batch]
                     done = await self._attempt_holding(program_id, batch, known, queue)
                 else:
-                    given, decided = decided or await self._decided(program_id, batch, known), None
+                    given, decided = decided or await self._decide_now(program_id, batch, known), None
                     done = len(given.answers)
-                    ahead = await self._append(given, queue, alone or done < len(batch))
+                    ahead = await self._append(given, queue, rest=one_by_one or done < len(batch))
                 batch, waited_s, pause_s = batch[done:], 0.0, 0.01
             except HeadMoved:
                 # Another process is writing too. The next attempts hold the head while they decide, so that they cannot lose again.
@@ -326,11 +326,11 @@ class Writer:
                     return None
                 # One of them is at fault; alone, each answers for itself.
                 for item in batch:
-                    await self._settle(program_id, [item], queue, alone=True)
+                    await self._settle(program_id, [item], queue, one_by_one=True)
                 return None
         return ahead
 
-    async def _decided(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None) -> _Decided:
+    async def _decide_now(self, program_id: str, batch: Sequence[_Waiting], known: _Left | None) -> _Decided:
         """Decides as many of a batch as can go together, at least one."""
         # Given back before appending: who holds one must not wait for another.
         async with _Borrowing(self._connect) as borrowing:
@@ -338,14 +338,14 @@ class Writer:
             before = known.head if known else await eventlog.head(connection, program_id)
             return await self._decide(connection, before, batch, known)
 
-    async def _append(self, decided: _Decided, queue: _Queue, alone: bool) -> _Decided | None:
-        """Appends and answers what was decided; gives the next batch where that was decided meanwhile."""
-        if decided.append is None or alone or max(len(decided.batch), len(queue.waiting)) < AHEAD:
+    async def _append(self, decided: _Decided, queue: _Queue, rest: bool) -> _Decided | None:
+        """Appends and answers what was decided; gives the next batch where that was decided meanwhile. `rest`: others come before that."""
+        if decided.append is None or rest or max(len(decided.batch), len(queue.waiting)) < AHEAD:
             await self._append_all(decided)
             self._remember(decided)
             return None
         ahead: _Decided | None = None
-        appending = asyncio.ensure_future(self._append_all(decided))
+        appending = asyncio.create_task(self._append_all(decided))
         try:
             if await _enough(queue, appending):
                 ahead = await self._decide_ahead(decided, queue, appending)
@@ -386,7 +386,8 @@ class Writer:
 
     async def _look_up(self, connection: Connection, before: _Decided, batch: Sequence[_Waiting], known: _Left) -> None:
         """What deciding a batch needs and what is being appended leaves as it is."""
-        folding = {fold.function for fold in before.append.folds} if before.append else set()
+        assert before.append is not None, "it is being appended"
+        folding = {fold.function for fold in before.append.folds}
         commands, people = self._told(batch)
         for participant in self._participants:
             if participant.name in commands and participant.name in known.states:

@@ -62,6 +62,19 @@ def test_an_old_history_folds_to_the_rows_it_had(history: Path) -> None:
     assert {name: folded[name] for name in expected} == expected
 
 
+# The command that told a fact of the referral service.
+TELLERS: dict[type, Any] = {
+    referral_facts.MemberEnrolled: referral_decide.EnrollMember,
+    referral_facts.MemberTouched: referral_decide.RecordTouch,
+    referral_facts.MemberUpgraded: referral_decide.UpgradeMember,
+    referral_facts.BindingCorrected: referral_decide.CorrectBinding,
+    referral_facts.RoleGranted: referral_decide.GrantRole,
+    referral_facts.RoleEnded: referral_decide.EndRole,
+    referral_facts.MemberNamed: referral_decide.NameMember,
+    referral_facts.MemberErased: referral_decide.EraseMember,
+}
+
+
 def command_of(entry: Entry) -> Any:
     """The command that told a fact, for the facts of the ledger."""
     fact = entry.fact
@@ -135,20 +148,10 @@ def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: 
             taken += 1
         books.evolve(state, entry)
     members = roster.Roster()
-    tellers = {
-        referral_facts.MemberEnrolled: referral_decide.EnrollMember,
-        referral_facts.MemberTouched: referral_decide.RecordTouch,
-        referral_facts.MemberUpgraded: referral_decide.UpgradeMember,
-        referral_facts.BindingCorrected: referral_decide.CorrectBinding,
-        referral_facts.RoleGranted: referral_decide.GrantRole,
-        referral_facts.RoleEnded: referral_decide.EndRole,
-        referral_facts.MemberNamed: referral_decide.NameMember,
-        referral_facts.MemberErased: referral_decide.EraseMember,
-    }
     for stored in stored_entries(history):
         entry = referral_codec.read(stored)
-        if type(entry.fact) in tellers:
-            answer = referral_decide.decide(members, tellers[type(entry.fact)](entry.fact, entry.occurred_us))
+        if type(entry.fact) in TELLERS:
+            answer = referral_decide.decide(members, TELLERS[type(entry.fact)](entry.fact, entry.occurred_us))
             assert isinstance(answer, list)
             assert referral_codec.write(answer[0]) == (stored.type, stored.fact, stored.decision), stored.position
             taken += 1

@@ -1,9 +1,10 @@
 """A batch decided while the one before it is appended: the same log as one after the other, and nobody is answered before it is true."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import pytest
@@ -30,7 +31,7 @@ from services.runtime.migrations import migrate
 from services.runtime.writer import Connect, Outcome, Writer
 from tests.auditor.logs import FIRST_DAY
 from tests.given import TWO_LEVEL
-from tests.golden.test_golden import HISTORIES, command_of, stored_entries
+from tests.golden.test_golden import HISTORIES, TELLERS, command_of, stored_entries
 from tests.runtime.test_appending import TERMINATE, Tell, Telling, borrowing, logged, own, rows, until, waiting_for_locks
 
 __all__ = ["own"]
@@ -90,25 +91,50 @@ def places(answers: Sequence[Any]) -> list[tuple[str, str, int]]:
     return [(PROGRAM, entry.stream.removeprefix("s/"), entry.position) for answer in answers for entry in answer.entries]
 
 
+class Held(NamedTuple):
+    """A writer that has told one fact, in a database where nothing more is appended until `let_go`."""
+
+    telling: Saying
+    one: Writer
+    let_go: Callable[[], Awaitable[None]]
+    connect: Connect
+
+    async def decides(self, fact_ids: Sequence[str]) -> None:
+        """While the first append is held up, these are decided, and nothing more."""
+        await asyncio.wait_for(until(self._has_decided(len(fact_ids) + 1)), 10)
+        await asyncio.sleep(0.05)
+        assert self.telling.decided == ["before", *fact_ids]
+
+    def _has_decided(self, count: int) -> Callable[[], Awaitable[bool]]:
+        async def has() -> bool:
+            return len(self.telling.decided) >= count
+
+        return has
+
+
+@asynccontextmanager
+async def held(own: str) -> AsyncIterator[Held]:
+    async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
+        telling = Saying()
+        one = writer_of(connect, telling)
+        await tell(one, ["before"])
+        await holder.execute("lock table fenrun.entries in share mode")
+        yield Held(telling, one, holder.rollback, connect)
+        await one.close(1)
+
+
 def test_the_next_batch_is_decided_meanwhile_and_nobody_is_answered_before_it_is_committed(own: str) -> None:
     async def story() -> None:
-        async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
-            telling = Saying()
-            one = writer_of(connect, telling)
-            await tell(one, ["before"])
-            await holder.execute("lock table fenrun.entries in share mode")
-            answers = [asyncio.create_task(one.submit(PROGRAM, Tell(fact_id), "ann")) for fact_id in FACTS]
-            await until(lambda: waiting_for_locks(own))
-            # As many as are ready, and no more: what comes after them is not decided from what may never be.
-            await asyncio.sleep(0.05)
-            assert telling.decided == ["before", *FACTS[: 2 * BATCH]]
+        async with held(own) as all_held:
+            answers = [asyncio.create_task(all_held.one.submit(PROGRAM, Tell(fact_id), "ann")) for fact_id in FACTS]
+            # The batch after the one that is held up, and no more: what comes after that is not decided from what may never be.
+            await all_held.decides(FACTS[: 2 * BATCH])
             assert not any(answer.done() for answer in answers)
-            await holder.rollback()
+            await all_held.let_go()
             found = await asyncio.gather(*answers)
-            assert telling.decided == ["before", *FACTS]
+            assert all_held.telling.decided == ["before", *FACTS]
             assert places(found) == [(PROGRAM, fact_id, 3 + number) for number, fact_id in enumerate(FACTS)]
             assert (await logged(own))[1:] == places(found)
-            await one.close(1)
 
     asyncio.run(story())
 
@@ -117,24 +143,17 @@ def test_what_was_said_before_in_a_batch_that_is_not_committed_yet_waits_for_tha
     """Repeated and refused: they add nothing of their own to the log, but rest on what is being added."""
 
     async def story() -> None:
-        async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
-            telling = Saying()
-            one = writer_of(connect, telling)
-            await tell(one, ["before"])
-            await holder.execute("lock table fenrun.entries in share mode")
+        async with held(own) as all_held:
             again = [*FACTS[: BATCH - 1], REFUSED]
-            answers = asyncio.create_task(tell(one, [*FACTS[:BATCH], *again]))
-            await until(lambda: waiting_for_locks(own))
-            await asyncio.sleep(0.05)
-            assert telling.decided == ["before", *FACTS[:BATCH], *again]
+            answers = asyncio.create_task(tell(all_held.one, [*FACTS[:BATCH], *again]))
+            await all_held.decides([*FACTS[:BATCH], *again])
             assert not answers.done()
-            await holder.rollback()
+            await all_held.let_go()
             found = await answers
             assert isinstance(found.pop(), PayoutExceedsAvailable)
             assert [answer.repeated for answer in found] == [False] * BATCH + [True] * (BATCH - 1)
             assert (await logged(own))[1:] == places(found[:BATCH])
             assert places(found[BATCH:]) == places(found[: BATCH - 1])
-            await one.close(1)
 
     asyncio.run(story())
 
@@ -208,21 +227,15 @@ def test_two_servers_with_long_queues_make_one_log(own: str) -> None:
 
 def test_a_writer_that_closes_answers_those_who_were_decided_ahead(own: str) -> None:
     async def story() -> None:
-        async with borrowing(own) as connect, await psycopg.AsyncConnection.connect(own) as holder:
-            telling = Saying()
-            one = writer_of(connect, telling)
-            await tell(one, ["before"])
-            await holder.execute("lock table fenrun.entries in share mode")
+        async with held(own) as all_held:
             own_tasks = asyncio.all_tasks()
-            answers = [asyncio.create_task(one.submit(PROGRAM, Tell(fact_id), "ann")) for fact_id in FACTS[: 2 * BATCH]]
-            await until(lambda: waiting_for_locks(own))
-            await asyncio.sleep(0.05)
-            assert telling.decided == ["before", *FACTS[: 2 * BATCH]]
-            await one.close(0)
+            answers = [asyncio.create_task(all_held.one.submit(PROGRAM, Tell(fact_id), "ann")) for fact_id in FACTS[: 2 * BATCH]]
+            await all_held.decides(FACTS[: 2 * BATCH])
+            await all_held.one.close(0)
             assert [type(error) for error in await asyncio.gather(*answers, return_exceptions=True)] == [Unavailable] * 2 * BATCH
             assert asyncio.all_tasks() <= own_tasks
-            await holder.rollback()
-            again = writer_of(connect, Saying())
+            await all_held.let_go()
+            again = writer_of(all_held.connect, Saying())
             assert len(places(await tell(again, FACTS))) == len(FACTS)
             assert len(await logged(own)) == len(FACTS) + 1
             await again.close(1)
@@ -240,20 +253,10 @@ TABLES: LiteralString = (
 
 def told(history: Path) -> list[Any]:
     """The commands of a kept history."""
-    tellers: dict[type, Any] = {
-        referral_facts.MemberEnrolled: referral_decide.EnrollMember,
-        referral_facts.MemberTouched: referral_decide.RecordTouch,
-        referral_facts.MemberUpgraded: referral_decide.UpgradeMember,
-        referral_facts.BindingCorrected: referral_decide.CorrectBinding,
-        referral_facts.RoleGranted: referral_decide.GrantRole,
-        referral_facts.RoleEnded: referral_decide.EndRole,
-        referral_facts.MemberNamed: referral_decide.NameMember,
-        referral_facts.MemberErased: referral_decide.EraseMember,
-    }
     found: list[Any] = []
     for stored in stored_entries(history)[1:]:
         entry = referral_codec.read(stored)
-        teller = tellers.get(type(entry.fact))
+        teller = TELLERS.get(type(entry.fact))
         command = teller(entry.fact, entry.occurred_us) if teller else command_of(ledger_codec.read(stored))
         # A release takes all that is due at a time.
         if command is not None and not (found and isinstance(command, ReleaseDue) and command == found[-1]):
@@ -318,6 +321,12 @@ class Deciding(Ledger):
         self.buyers.append(command.fact.member_id)
         return super().decide(state, command)
 
+    def all_of(self, count: int) -> Callable[[], Awaitable[bool]]:
+        async def decided() -> bool:
+            return len(self.buyers) >= count
+
+        return decided
+
 
 def order(order_id: str, buyer: str) -> RecordOrder:
     return RecordOrder(OrderPaid(order_id, buyer, "GBP", (OrderLine(1, 10_000, 1, "", "", LineKind.GOODS),)), FIRST_DAY)
@@ -348,7 +357,7 @@ def test_people_are_looked_up_while_what_leaves_them_alone_is_appended(dsn: str)
             ]
             answers = asyncio.create_task(one.submit_all("golden", told, "ann"))
             await until(lambda: waiting_for_locks(conninfo))
-            await asyncio.sleep(0.05)
+            await asyncio.wait_for(until(deciding.all_of(len(told) + 1)), 10)
             assert deciding.buyers[1:] == [command.fact.member_id for command in told]
             assert not answers.done()
             await holder.rollback()

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from services.runtime import process
 from services.runtime.process import Connections
 
 
@@ -74,3 +76,31 @@ def test_after_the_server_was_away_every_connection_is_a_new_one(dsn: str) -> No
             assert not await together(connections, 5) & pids
 
     asyncio.run(story())
+
+
+def test_one_that_is_lost_and_does_not_come_back_keeps_nobody_from_the_others(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes no more connections: those that are there are used, and the lost one once it takes some again."""
+    monkeypatch.setattr(process, "RECONNECT_S", 1)
+    name = "no_more"
+
+    async def story() -> None:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as owner:
+            await owner.execute(f"drop database if exists {name} with (force)")
+            await owner.execute(f"create database {name}")
+            async with opened(make_conninfo(dsn, dbname=name), 4) as connections:
+                pids = await together(connections, 4)
+                [first] = await together(connections, 1)
+                await owner.execute(f"alter database {name} allow_connections false")
+                await owner.execute("select pg_terminate_backend(%s)", [first])
+                with pytest.raises(psycopg.OperationalError):
+                    async with connections.connect() as connection:
+                        await connection.execute("select 1")
+                for _ in range(3):
+                    assert await together(connections, 1) < pids - {first}
+                assert await together(connections, 3) == pids - {first}
+                await owner.execute(f"alter database {name} allow_connections true")
+                while (await together(connections, 1)) <= pids:
+                    await asyncio.sleep(0.05)
+                assert len(await together(connections, 4)) == 4
+
+    asyncio.run(asyncio.wait_for(story(), 30))
