@@ -486,8 +486,9 @@ class Writer:
         changes = {participant.name: participant.changes() for participant in self._participants}
         now, expected, stored_entries = self._now_us(), head, []
         answers: list[Outcome | Refusal] = []
-        # Whoever reads, or calls for another program, need not wait for the whole batch.
-        pace = Pace()
+        # Whoever reads, or calls for another program, need not wait for the whole batch; and where one is decided after the other, not for
+        # ever.
+        pace = Pace(by_halves=True)
         for item in batch:
             await pace.step()
             participant = self._by_command[type(item.command)]

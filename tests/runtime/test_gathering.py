@@ -59,3 +59,40 @@ def test_long_work_lets_others_have_a_turn_between_its_steps(monkeypatch: pytest
         return await watching
 
     assert sorted(set(asyncio.run(story()))) == seen
+
+
+@pytest.mark.parametrize(
+    ("by_halves", "turn_s", "turns"),
+    [
+        pytest.param(False, 0.0001, 1, id="one turn"),
+        pytest.param(True, 0.0001, 5, id="as long as the work has held the loop"),
+        pytest.param(True, 0.003, 1, id="a long turn is enough"),
+        pytest.param(True, 0.00001, 1, id="others have nothing to do"),
+    ],
+)
+def test_others_have_as_many_turns_as_they_need_of_work_that_goes_by_halves(by_halves: bool, turn_s: float, turns: int) -> None:
+    """How many turns of so many seconds another task has in one step of the work, by a clock that only turns move on."""
+
+    async def story() -> int:
+        clock_s, had = 0.0, 0
+        asyncio.get_running_loop().time = lambda: clock_s  # type: ignore[method-assign]  # asyncio's own way to tell the time
+
+        async def work_on() -> None:
+            nonlocal clock_s, had
+            while True:
+                had, clock_s = had + 1, clock_s + turn_s
+                await asyncio.sleep(0)
+
+        pace = Pace(by_halves)
+        await pace.step()
+        assert had == 0, "it has not held the loop for long"
+        clock_s = gathering.STRETCH_S * 1.5
+        working = asyncio.create_task(work_on())
+        await pace.step()
+        found = had
+        await pace.step()
+        assert had == found, "a new stretch has begun"
+        working.cancel()
+        return found
+
+    assert asyncio.run(story()) == turns
