@@ -44,6 +44,7 @@ from services.ledger.transport import LedgerTransport
 from services.ops.projections import Registered
 from services.ops.transport import OpsTransport
 from services.referral import application as referral_application
+from services.referral import codec as referral_codec
 from services.referral import names as member_names
 from services.referral import projection as referral_projection
 from services.referral import transport as referral_transport
@@ -117,7 +118,8 @@ def database(settings: Settings) -> Iterator[str]:
 async def server(settings: Settings, dsn: str, listen: str, beside: bool = False) -> AsyncIterator[str]:
     """A gRPC server that answers while the block lasts; gives its address. At the end calls under way get time to finish.
 
-    With `beside`, what follows the log and makes checkpoints of it does so in a process of its own. Raises CannotServe.
+    With `beside`, what follows the log and makes checkpoints of it does so in a process of its own, and so does what folds a long log from
+    its beginning. Raises CannotServe.
     """
     refuse_taken(listen)
     keys = checkpoint_keys(settings)
@@ -135,9 +137,9 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
         signs = Signing(keys, directory, Policy(settings.checkpoint_entries, settings.checkpoint_seconds))
     given = Following(where, tuple(offers & FOLLOWED.keys()), holder, settings.lease_s, settings.log_level, signs)
     follower: Follower | FollowerProcess
-    beside = beside and bool(given.offers)
-    follower = FollowerProcess(connect, follow, (given,)) if beside else follower_of(given, connect)
-    checkpointer = None if beside else checkpointer_of(given, connect)
+    follows_beside = beside and bool(given.offers)
+    follower = FollowerProcess(connect, follow, (given,)) if follows_beside else follower_of(given, connect)
+    checkpointer = None if follows_beside else checkpointer_of(given, connect)
 
     def appended(program_id: str) -> None:
         watchers.appended(program_id)
@@ -148,14 +150,14 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
     writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
     registered = (
         Registered(ledger_codec.read_to_fold, ledger_projection.folding, ledger_projection.VIEWS),
-        Registered(Referral().read, referral_projection.folding, referral_projection.VIEWS),
+        Registered(referral_codec.read, referral_projection.folding, referral_projection.VIEWS),
         Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
         Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),
     )
     options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
     grpc_server = grpc.aio.server(options=options)
     served = {name: told for key, facts in FACTS.items() if settings.service in (key, "all") for name, told in facts.items()}
-    ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us)
+    ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us, beside)
     ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
     if settings.service in ("ledger", "all"):
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)

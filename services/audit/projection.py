@@ -11,7 +11,7 @@ from services.audit import views
 from services.audit.domain.merkle import Frontier, perfect
 from services.kernel.decider import Entry
 from services.runtime.eventlog import ByteaArray, Connection, integers, texts
-from services.runtime.projecting import Folding, FollowedView, Row
+from services.runtime.projecting import First, Folding, FollowedView, Row
 from services.runtime.stored import Stored, entry_of
 
 SQL = Path(__file__).resolve().parent / "sql"
@@ -57,7 +57,7 @@ def read(stored: Stored) -> Entry:
     return entry_of(stored, None, None)
 
 
-def folding() -> Folding:
+def folding(_: First | None = None) -> Folding:
     """What is kept of the whole tree in memory."""
     frontier, nodes = Frontier(), list[Row]()
 

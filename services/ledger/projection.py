@@ -40,7 +40,7 @@ from services.ledger.domain.facts import (
     TierChangeKind,
 )
 from services.runtime.eventlog import Fold, array, integers, texts
-from services.runtime.projecting import Folding, InlineView, Row
+from services.runtime.projecting import First, Folding, InlineView, Row
 
 MEMBERS = InlineView(
     "ledger.members", ("member_id", "tier", "tier_position", "locked", "referrer_id", "binding_position", "touch_position"), 1
@@ -215,7 +215,7 @@ def _fields(fact: RoleGranted) -> tuple[Any, ...]:
     return (fact.grant_id, fact.member_id, fact.role, fact.scope, fact.weight, fact.from_us, fact.until_us)
 
 
-def folding() -> Folding:
+def folding(_: First | None = None) -> Folding:
     """The ledger's views, folded in memory from the whole log by the domain's own `evolve`."""
     books = Books(booked=None)
     balances: dict[Row, Row] = {}

@@ -3,11 +3,11 @@
 An inline view is compared at the head. A followed projection is compared at the position it has reached, without the entries in its
 quarantine: its position, its quarantine and its rows change together, so one snapshot holds all three.
 
-Runs in a thread of its own on its own connection (`runtime/replaying.py`).
+Runs beside the server on its own connection: in a thread, or in a process of its own (`runtime/replaying.py`).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -19,7 +19,7 @@ from services.kernel.decider import Entry
 from services.kernel.refusals import ProjectionUnknown
 from services.runtime.eventlog import COLUMNS
 from services.runtime.following import describe
-from services.runtime.projecting import Folding, Row, View
+from services.runtime.projecting import First, Folding, Row, View
 from services.runtime.replaying import CHUNK, Sync, chunks, entries, head_position
 from services.runtime.stored import Stored
 
@@ -38,7 +38,7 @@ class Registered:
     """
 
     read: Callable[[Stored], Entry]
-    folding: Callable[[], Folding]
+    folding: Callable[[First], Folding]
     views: tuple[View, ...]
     followed_as: str = ""
     skips: bool = False
@@ -99,15 +99,22 @@ def check_known(registered: Sequence[Registered], asked: Sequence[str]) -> None:
             raise ProjectionUnknown(name, known)
 
 
+def check_rebuilt(registered: Sequence[Registered], name: str) -> None:
+    """That it is a view, which the log is not. Raises ProjectionUnknown."""
+    check_known(registered, [name])
+    if name == "log":
+        raise ProjectionUnknown(name, names(registered))
+
+
 class Chain:
-    """Follows the log's numbering and hashes; `faults` are the first things wrong with it."""
+    """Follows the log's numbering and hashes; `faults` are the first things wrong with it. How streams are numbered is for `_versions`:
+    following that would take memory for every stream."""
 
     def __init__(self) -> None:
         self.position = 0
         self.recorded_us = 0
         self.hash = GENESIS
         self.faults: list[str] = []
-        self._versions: dict[str, int] = {}
 
     def fault(self, text: str) -> None:
         if len(self.faults) < DIFFERENCES_SHOWN:
@@ -117,15 +124,11 @@ class Chain:
         program_id, position, stream, version, kind, _, occurred_us, recorded_us, actor, fact, decision, own_hash = stored
         if position != self.position + 1:
             self.fault(f"position {position}: follows position {self.position}")
-        next_version = self._versions.get(stream, 0) + 1
-        if version != next_version:
-            self.fault(f"position {position}: {stream} has version {version}, expected {next_version}")
         if recorded_us <= self.recorded_us:
             self.fault(f"position {position}: recorded no later than the entry before it")
         expected = entry_hash(self.hash, program_id, position, stream, version, kind, occurred_us, recorded_us, actor, fact, decision)
         if own_hash != expected:
             self.fault(f"position {position}: hash {own_hash.hex()}, expected {expected.hex()}")
-        self._versions[stream] = version
         self.position, self.recorded_us, self.hash = position, recorded_us, own_hash
 
 
@@ -138,12 +141,17 @@ def verify(
         connection.execute("set transaction isolation level repeatable read read only")
         last = head_position(connection, program_id)
         standings = [standing(connection, program_id, service, last) for service in registered]
-        chain, folded, written = _fold(connection, program_id, last, registered, standings, progress)
+        chain, foldings, written = _fold(connection, program_id, last, registered, standings, progress)
+        for fault in _versions(connection, program_id, last):
+            chain.fault(fault)
         head = connection.execute("select head_hash from fenrun.programs where program_id = %s", [program_id]).fetchone()
         if chain.position != last or head is None or bytes(head[0]) != chain.hash:
             chain.fault(f"the log ends at position {chain.position}; its head row says {last} and another hash or position")
         results = [Result("log", last, not chain.faults, chain.position, tuple(chain.faults))]
-        for service, stands, rows_by_view in zip(registered, standings, folded, strict=True):
+        foldings.reverse()
+        for service, stands in zip(registered, standings, strict=True):
+            # Of one service at a time: rows take more memory than what they are made of.
+            rows_by_view = foldings.pop().rows()
             for view in service.views:
                 if view.written_once:
                     rows, differences = written[view.name].rows, written[view.name].differences
@@ -161,9 +169,12 @@ def _fold(
     registered: Sequence[Registered],
     standings: Sequence[Standing],
     progress: Callable[[int, int], None],
-) -> tuple[Chain, list[Mapping[str, Collection[Row]]], Mapping[str, "Written"]]:
+) -> tuple[Chain, list[Folding], Mapping[str, "Written"]]:
     chain = Chain()
-    foldings = [service.folding() for service in registered]
+    foldings = [
+        service.folding(_first(connection, program_id, service, stands.quarantined))
+        for service, stands in zip(registered, standings, strict=True)
+    ]
     written = {view.name: Written(connection, program_id, view) for service in registered for view in service.views if view.written_once}
     for some in chunks(connection, program_id, last):
         for stored in some:
@@ -177,7 +188,34 @@ def _fold(
         progress(chain.position, last)
     for view in written.values():
         view.finish()
-    return chain, [folding.rows() for folding in foldings], written
+    return chain, foldings, written
+
+
+def _first(connection: Sync, program_id: str, service: Registered, left_out: Container[int]) -> First:
+    """`left_out`: positions that the service's views are made without, as of the call."""
+
+    def first(stream: str) -> Entry | None:
+        row = connection.execute(
+            f"select {COLUMNS} from fenrun.entries where program_id = %s and stream = %s and stream_version = 1".encode(),
+            [program_id, stream],
+        ).fetchone()
+        stored = Stored(*row) if row else None
+        return None if stored is None or stored.position in left_out else service.read(stored)
+
+    return first
+
+
+def _versions(connection: Sync, program_id: str, last: int) -> list[str]:
+    """The first entries that are not numbered one after the other within their streams. PostgreSQL sorts them, where they are many on
+    disk."""
+    found = connection.execute(
+        "select position, stream, stream_version, expected from (select position, stream, stream_version,"
+        " coalesce(lag(stream_version) over (partition by stream order by position), 0) + 1 as expected"
+        " from fenrun.entries where program_id = %s and position <= %s) numbered"
+        " where stream_version <> expected order by position limit %s",
+        [program_id, last, DIFFERENCES_SHOWN],
+    )
+    return [f"position {position}: {stream} has version {version}, expected {expected}" for position, stream, version, expected in found]
 
 
 def _add(read: Callable[[Stored], Entry], add: Callable[[Entry], None], some: Sequence[Stored], stands: Standing, chain: Chain) -> None:
@@ -286,12 +324,10 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
     A followed projection is rebuilt whole, because its tables share a quarantine: every entry is tried again, and those that still cannot
     be folded are its quarantine from then on.
     """
-    check_known(registered, [name])
-    if name == "log":
-        raise ProjectionUnknown(name, names(registered))
+    check_rebuilt(registered, name)
     [service] = [service for service in registered if any(view.name == name for view in service.views)]
-    folding = service.folding()
     poison: dict[int, str] = {}
+    folding = service.folding(_first(connection, program_id, service, poison))
 
     def add(stored: Stored) -> None:
         try:

@@ -37,6 +37,9 @@ from services.runtime.writer import Connect, Outcome, Writer
 WATCH_CHUNK = 500
 # Clients take messages of 4 MiB unless told otherwise.
 LARGEST_PAGE_BYTES = 2 * 1024 * 1024
+# A log of so many entries is folded in a process of its own: as long as a thread folds, callers wait for it by turns, and what it takes of
+# memory a server does not give back. To begin a process takes longer than to fold a shorter one.
+LONG = 20_000
 # Appends of other processes are found by looking; our own wake the watchers at once.
 WATCH_POLL_S = 0.2
 
@@ -51,13 +54,16 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         facts: Mapping[str, Told],
         watchers: Watchers,
         now_us: Callable[[], int],
+        beside: bool,
     ) -> None:
+        """`beside`: long logs are folded in a process of their own."""
         self._connect = connect
         self._writer = writer
         self._registered = registered
         self._facts = facts
         self._watchers = watchers
         self._now_us = now_us
+        self._beside = beside
         self._threads = Threads(dsn, "fenrun-projections")
 
     @unary
@@ -213,10 +219,15 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
     async def VerifyProjections(
         self, request: pb.VerifyProjectionsRequest, context: Context
     ) -> AsyncIterator[pb.VerifyProjectionsResponse]:
-        def work(sync: Sync, progress: Callable[[int, int], None]) -> list[Result]:
-            return projections.verify(sync, request.program_id, self._registered, request.projections, progress)
+        projections.check_known(self._registered, request.projections)
+        given = (request.program_id, self._registered, tuple(request.projections))
+        beside = await self._is_long(request.program_id)
 
-        async with contextlib.aclosing(self._threads.follow(work)) as steps:
+        def work(sync: Sync, progress: Callable[[int, int], None]) -> list[Result]:
+            return projections.verify(sync, *given, progress)
+
+        following = self._threads.follow_beside(projections.verify, given) if beside else self._threads.follow(work)
+        async with contextlib.aclosing(following) as steps:
             async for step in steps:
                 if isinstance(step, Progress):
                     progress = pb.VerificationProgress(position=step.position, head_position=step.head_position)
@@ -234,9 +245,19 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
                         )
                     )
 
+    async def _is_long(self, program_id: str) -> bool:
+        """Whether a log is folded in a process of its own."""
+        if not self._beside:
+            return False
+        async with self._connect() as connection:
+            return (await eventlog.head(connection, program_id)).position >= LONG
+
     @unary
     async def RebuildProjection(self, request: pb.RebuildProjectionRequest, context: Context) -> pb.RebuildProjectionResponse:
-        position, rows, replaced = await self._threads.run(
-            lambda sync: projections.rebuild(sync, request.program_id, self._registered, request.projection)
-        )
+        projections.check_rebuilt(self._registered, request.projection)
+        given = (request.program_id, self._registered, request.projection)
+        if await self._is_long(request.program_id):
+            position, rows, replaced = await self._threads.run_beside(projections.rebuild, given)
+        else:
+            position, rows, replaced = await self._threads.run(lambda sync: projections.rebuild(sync, *given))
         return pb.RebuildProjectionResponse(position=position, rows=rows, rows_replaced=replaced)

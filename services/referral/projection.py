@@ -20,7 +20,7 @@ from services.referral.domain.facts import (
 )
 from services.referral.domain.roster import Roster, Seat, evolve, parts, rests_on, seat_of
 from services.runtime.eventlog import Fold, array
-from services.runtime.projecting import Folding, InlineView, Row
+from services.runtime.projecting import First, Folding, InlineView, Row
 
 MEMBERS = InlineView(
     "referral.members",
@@ -130,7 +130,7 @@ class ReferralChanges:
         return folds
 
 
-def folding() -> Folding:
+def folding(_: First | None = None) -> Folding:
     """Referral's views, folded in memory from the whole log by the domain's own `evolve`."""
     roster = Roster()
     events: list[Row] = []

@@ -10,6 +10,9 @@ from typing import Any
 from services.kernel.decider import Entry
 
 Row = tuple[Any, ...]
+# The first entry of a stream by its name, as the service reads it; None where there is none, or where it is left out. Of the log that is
+# being folded, as of the same moment: it may stand after the entry that is being added.
+First = Callable[[str], Entry | None]
 
 
 @dataclass(frozen=True, slots=True)

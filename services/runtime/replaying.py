@@ -1,19 +1,29 @@
 """Work on a whole log beside the server: in a thread and on a connection of its own, because folding is work for the processor and the
-server's event loop must go on. Who calls is told how far it has come, and when they leave the work ends."""
+server's event loop must go on; or in a process of its own, where it is long, because a thread shares Python with that loop. Who calls is
+told how far it has come, and when they leave the work ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+import contextlib
+import gc
+import signal
+import traceback
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from multiprocessing import get_context
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 
-from services.kernel.refusals import ProgramUnknown
+from services.kernel.refusals import ProgramUnknown, Unavailable
 from services.runtime.eventlog import COLUMNS
 from services.runtime.stored import Stored
 
 Sync = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
+# Called with the position the work has come to, and that of the head.
+Progressing = Callable[[int, int], None]
 # Entries fetched at a time.
 CHUNK = 2000
 
@@ -82,15 +92,64 @@ class Threads:
                 connection.close()
             raise
 
-    async def follow(self, work: Callable[[Sync, Callable[[int, int], None]], T]) -> AsyncGenerator[Progress | T, None]:
+    async def run_beside(self, work: Callable[..., T], given: tuple[Any, ...], progress: Progressing | None = None) -> T:
+        """What `work`, a function of a module, gives in a process of its own for a connection, what is given and `progress`, if that is
+        asked for; all of it goes there and back as bytes. What the work raises is raised as it is where the database did, else as
+        RuntimeError. Raises Unavailable when there is no process, or it ended without a word."""
+        started: list[BaseProcess] = []
+        left = False
+
+        def run() -> T:
+            # Forking would copy what gRPC's threads were in the middle of.
+            spawning = get_context("spawn")
+            mine, theirs = spawning.Pipe(duplex=False)
+            with mine:
+                with theirs:
+                    process = spawning.Process(target=_beside, args=(theirs, self._dsn, work, given, progress is not None), daemon=True)
+                    try:
+                        process.start()
+                    except OSError as error:
+                        raise Unavailable(f"there is no process to read the log with ({error}); repeat the call") from None
+                started.append(process)
+                if left:
+                    process.kill()
+                try:
+                    while isinstance(told := mine.recv(), Progress):
+                        if progress:
+                            progress(*told)
+                except (EOFError, OSError):
+                    process.join()
+                    raise Unavailable(f"the process that read the log has ended with status {process.exitcode}; repeat the call") from None
+                process.join()
+            found, wrong = told
+            if wrong is not None:
+                raise wrong
+            return cast(T, found)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except asyncio.CancelledError:
+            left = True
+            for process in started:
+                process.kill()
+            raise
+
+    def follow(self, work: Callable[[Sync, Progressing], T]) -> AsyncGenerator[Progress | T, None]:
         """How far the work has come, each time it says so, and at the end what it gives. Close it, and the work ends."""
+        return self._followed(lambda progress: self.run(lambda connection: work(connection, progress)))
+
+    def follow_beside(self, work: Callable[..., T], given: tuple[Any, ...]) -> AsyncGenerator[Progress | T, None]:
+        """The same in a process of its own; see `run_beside`."""
+        return self._followed(lambda progress: self.run_beside(work, given, progress))
+
+    async def _followed(self, start: Callable[[Progressing], Coroutine[None, None, T]]) -> AsyncGenerator[Progress | T, None]:
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[Progress | None] = asyncio.Queue()
 
         def progress(position: int, head: int) -> None:
             loop.call_soon_threadsafe(steps.put_nowait, Progress(position, head))
 
-        task = asyncio.ensure_future(self.run(lambda connection: work(connection, progress)))
+        task = asyncio.ensure_future(start(progress))
         task.add_done_callback(lambda _: steps.put_nowait(None))
         try:
             while step := await steps.get():
@@ -99,3 +158,27 @@ class Threads:
             # The caller may have left: nobody waits for the rest.
             task.cancel()
         yield await task
+
+
+def _beside(pipe: Pipe, dsn: str, work: Callable[..., Any], given: tuple[Any, ...], followed: bool) -> None:
+    """Works in the other process; says how far it has come, and at the end (what came of it, what went wrong)."""
+    # An interrupt is the server's to answer, which then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Millions of small objects without cycles, and the process ends with the work.
+    gc.disable()
+
+    def progress(position: int, head: int) -> None:
+        pipe.send(Progress(position, head))
+
+    told: tuple[Any, Exception | None]
+    # Without the server nobody waits for what comes of it.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                told = work(connection, *given, *([progress] if followed else [])), None
+        except (psycopg.Error, BrokenPipeError) as error:
+            told = None, error
+        except Exception as error:
+            # It may not be possible to make it again from what it says.
+            told = None, RuntimeError("".join(traceback.format_exception(error)))
+        pipe.send(told)

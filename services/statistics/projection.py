@@ -11,7 +11,10 @@ measurements.
 Invites and cohorts are counted when they are asked for: they need no tree.
 """
 
+import contextlib
+import itertools
 from collections.abc import Collection, Mapping, Sequence
+from operator import add as add_up
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +22,11 @@ from typing import NamedTuple
 from services.kernel.decider import Entry
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection, array, integers, keyed, texts
-from services.runtime.projecting import Folding, FollowedView, Row
+from services.runtime.projecting import First, Folding, FollowedView, Row
 from services.runtime.stored import Stored
 from services.statistics import codec
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Locked, Paid, Rule
-from services.statistics.domain.figures import IN_ALL, Figures, Member, Source, fold, source_of
+from services.statistics.domain.figures import IN_ALL, Figures, Member, Source, Volume, fold, source_of
 
 SQL = Path(__file__).resolve().parent / "sql"
 NAME = "statistics"
@@ -35,6 +38,9 @@ INCOME = FollowedView("statistics.income", ("asset", "month", "rule_id", "member
 VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, INCOME)
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
+# Of the whole log in memory: so many orders, tasks and periods, and so many changes of volume that have not climbed yet. Each takes some
+# hundreds of bytes; the more climb together, the less each costs.
+SOURCES_KEPT, PLACEMENTS_KEPT = 200_000, 500_000
 
 
 class Statistics:
@@ -247,19 +253,54 @@ _month_first = itemgetter(1, 0)
 _by_asset_and_month = attrgetter("asset", "month", "rule_id", "member_id")
 
 
-def folding() -> Folding:
-    """The same figures, folded in memory from the whole log in one go. Holds every order's buyer, place and payees while it lasts."""
+def folding(first: First) -> Folding:
+    """The same figures, folded in memory from the whole log in one go. What they say of orders is kept of the last ones only: an older one
+    of which something is taken back is read again, and volume is made to climb some hundred thousand orders at a time."""
     figures = Figures()
+    # What remains of sources of which something was taken back, as far as they are not in `figures`.
+    remaining: dict[str, int] = {}
+    volumes: dict[tuple[str, str], Volume] = {}
+    climbs_at = PLACEMENTS_KEPT
 
     def add(entry: Entry) -> None:
+        nonlocal climbs_at
+        if isinstance(entry.fact, Changed) and entry.fact.source not in figures.sources:
+            again = first(entry.fact.source)
+            if again is not None and again.position < entry.position and isinstance(again.fact, Paid):
+                source = source_of(again, again.fact)
+                left_minor = remaining.get(again.fact.source, source.remaining_minor)
+                figures.sources[again.fact.source] = source._replace(remaining_minor=left_minor)
         fold(figures, entry)
+        if len(figures.sources) > SOURCES_KEPT:
+            forget()
+        if len(figures.placements) >= climbs_at:
+            # Where bindings form a circle nothing climbs, and it is said at the end.
+            with contextlib.suppress(ValueError):
+                climb()
+            climbs_at = len(figures.placements) + PLACEMENTS_KEPT
+
+    def forget() -> None:
+        """All but the last of the sources, half as many as are kept."""
+        for name in [*itertools.islice(figures.sources, len(figures.sources) - SOURCES_KEPT // 2)]:
+            source = figures.sources.pop(name)
+            if name in figures.sources_changed:
+                remaining[name] = source.remaining_minor
+                figures.sources_changed.discard(name)
+
+    def climb() -> None:
+        for key, change in figures.volumes().items():
+            before = volumes.get(key)
+            volumes[key] = change if before is None else Volume(*map(add_up, before, change))
+        figures.placements.clear()
 
     def rows() -> dict[str, Collection[Row]]:
+        climb()
+        left = remaining | {name: figures.sources[name].remaining_minor for name in figures.sources_changed}
         return {
             MEMBERS.name: [(member_id, *member) for member_id, member in figures.members.items()],
             BINDINGS.name: figures.moves,
-            SOURCES.name: [(name, figures.sources[name].remaining_minor) for name in figures.sources_changed],
-            VOLUMES.name: [(month, member_id, *volume) for (member_id, month), volume in figures.volumes().items()],
+            SOURCES.name: [*left.items()],
+            VOLUMES.name: [(month, member_id, *volume) for (member_id, month), volume in volumes.items()],
             INCOME.name: [(one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items()],
         }
 

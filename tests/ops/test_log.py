@@ -1,5 +1,6 @@
 """The raw log over gRPC, and the projections made from it: read, watch, verify, rebuild."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -10,8 +11,9 @@ from fenrun.ops.v1 import ops_pb2 as op
 
 from services import composition
 from services.kernel.chain import entry_hash
-from services.ops import projections
+from services.ops import projections, transport
 from services.runtime import replaying
+from services.runtime.settings import Settings
 from tests.given import Client, line, reason
 
 
@@ -181,6 +183,50 @@ def test_a_changed_entry_is_found_by_the_chain(shop: Client, dsn: str) -> None:
     differences = shop.differences()
     assert len(differences) == 1
     assert differences[0].startswith("log: position 8: hash")
+
+
+def test_an_entry_that_skips_a_version_of_its_stream_is_named(shop: Client, dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("alter table fenrun.entries disable trigger entries_are_for_ever")
+        skipping = "update fenrun.entries set stream_version = 3 where program_id = %s and stream = 'order/o1' and stream_version = 2"
+        assert connection.execute(skipping, [shop.program_id]).rowcount == 1
+        connection.execute("alter table fenrun.entries enable trigger entries_are_for_ever")
+    hashed, numbered = shop.differences()
+    assert hashed.startswith("log: position 11: hash")
+    assert numbered == "log: position 11: order/o1 has version 3, expected 2"
+
+
+def test_a_long_log_is_folded_in_a_process_of_its_own(shop: Client, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a thread: what is wrong is found and rebuilt, what is not there is named."""
+    monkeypatch.setattr(transport, "LONG", 1)
+    monkeypatch.setattr(replaying.Threads, "run", lambda *_: pytest.fail("a thread folds it"))
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update ledger.company set balance = balance + 5 where program_id = %s", [shop.program_id])
+
+    def story(address: str) -> None:
+        with grpc.insecure_channel(address) as channel:
+            beside = Client.of(channel, shop.program_id)
+            wrong = beside.differences()
+            assert {difference.split(":")[0] for difference in wrong} == {"ledger.company"}
+            steps = beside.ops.VerifyProjections(op.VerifyProjectionsRequest(program_id=shop.program_id))
+            progress = [(step.progress.position, step.progress.head_position) for step in steps if step.HasField("progress")]
+            assert progress == [(11, 11)]
+            rebuilt = beside.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="ledger.company"))
+            assert rebuilt.rows_replaced == len(wrong)
+            assert beside.differences() == []
+            for ask, expected in (
+                (lambda: beside.ops.RebuildProjection(op.RebuildProjectionRequest(program_id="p", projection="x")), "PROJECTION_UNKNOWN"),
+                (lambda: list(beside.ops.VerifyProjections(op.VerifyProjectionsRequest(program_id="none"))), "PROGRAM_UNKNOWN"),
+            ):
+                with pytest.raises(grpc.RpcError) as caught:
+                    ask()
+                assert reason(caught.value)[1] == expected
+
+    async def serve() -> None:
+        async with composition.server(Settings(dsn=dsn), dsn, "127.0.0.1:0", beside=True) as address:
+            await asyncio.to_thread(story, address)
+
+    asyncio.run(serve())
 
 
 def test_a_fact_that_does_not_read_any_more_is_named_by_its_position(shop: Client, dsn: str) -> None:

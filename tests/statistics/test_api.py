@@ -14,6 +14,7 @@ from fenrun.statistics.v1 import statistics_pb2 as pb
 from fenrun.type.v1 import type_pb2
 
 from services.runtime import following, tokens
+from services.statistics import projection
 from services.statistics.projection import NAME
 from tests.given import LATEST, Client, line, reason
 from tests.oracle.oracle import Oracle
@@ -48,6 +49,11 @@ def nobody_follows(dsn: str, program_id: str) -> Iterator[None]:
             yield
         finally:
             connection.execute("update fenrun.followed set held_until = '-infinity' where program_id = %s", [program_id])
+
+
+def keep(monkeypatch: pytest.MonkeyPatch, sources: int, placements: int) -> None:
+    monkeypatch.setattr(projection, "SOURCES_KEPT", sources)
+    monkeypatch.setattr(projection, "PLACEMENTS_KEPT", placements)
 
 
 def whole_log(client: Client) -> list[log_pb2.Entry]:
@@ -165,10 +171,17 @@ def test_what_comes_and_goes_within_one_batch_leaves_what_the_log_leaves(shop: C
     assert shop.differences() == []
 
 
+# Orders and changes of volume that are kept while a whole log is folded: more than there are, none, a few.
+KEPT = ((10_000, 10_000), (0, 0), (5, 7))
+
+
 @pytest.mark.parametrize("randomness", range(12))
-def test_any_story_gives_the_models_figures(channel: grpc.Channel, fresh_program_id: Callable[[], str], randomness: int) -> None:
+def test_any_story_gives_the_models_figures(
+    channel: grpc.Channel, fresh_program_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch, randomness: int
+) -> None:
     """Facts of every kind, corrections, releases and refunds among them: every board and month, and the cohorts, are the slow model's; and
-    what was folded in batches as it came is what the log gives in one go."""
+    what was folded in batches as it came is what the log gives in one go, however little of it is kept meanwhile."""
+    keep(monkeypatch, *KEPT[randomness % len(KEPT)])
     program = fresh_program_id()
     books, oracle = GrpcDriver(channel, program, CURRENCY), Oracle(CURRENCY)
     draw = RandomDrawing(Random(randomness), oracle)
@@ -315,8 +328,12 @@ def spoil_entry(dsn: str, program_id: str, position: int, fact: bytes) -> bytes:
     return bytes(row[0])
 
 
-def test_an_entry_that_cannot_be_folded_goes_into_quarantine_and_the_rest_goes_on(shop: Client, dsn: str) -> None:
+@pytest.mark.parametrize("kept", KEPT)
+def test_an_entry_that_cannot_be_folded_goes_into_quarantine_and_the_rest_goes_on(
+    shop: Client, dsn: str, monkeypatch: pytest.MonkeyPatch, kept: tuple[int, int]
+) -> None:
     """So does the refund of the order it tells of. Once it reads again, a rebuild takes both back in."""
+    keep(monkeypatch, *kept)
     with nobody_follows(dsn, shop.program_id):
         poison = shop.order("poison", "C", line(1, 500)).receipt.position
         shop.order("good", "C", line(1, 70))
