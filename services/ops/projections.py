@@ -172,7 +172,7 @@ def _fold(
 ) -> tuple[Chain, list[Folding], Mapping[str, "Written"]]:
     chain = Chain()
     foldings = [
-        service.folding(_first(connection, program_id, service, stands.quarantined))
+        service.folding(first_of(connection, program_id, service, stands.quarantined))
         for service, stands in zip(registered, standings, strict=True)
     ]
     written = {view.name: Written(connection, program_id, view) for service in registered for view in service.views if view.written_once}
@@ -191,8 +191,8 @@ def _fold(
     return chain, foldings, written
 
 
-def _first(connection: Sync, program_id: str, service: Registered, left_out: Container[int]) -> First:
-    """`left_out`: positions that the service's views are made without, as of the call."""
+def first_of(connection: Sync, program_id: str, service: Registered, left_out: Container[int]) -> First:
+    """Reads the first entry of a stream of the log. `left_out`: positions that the service's views are made without, as of each read."""
 
     def first(stream: str) -> Entry | None:
         row = connection.execute(
@@ -327,7 +327,7 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
     check_rebuilt(registered, name)
     [service] = [service for service in registered if any(view.name == name for view in service.views)]
     poison: dict[int, str] = {}
-    folding = service.folding(_first(connection, program_id, service, poison))
+    folding = service.folding(first_of(connection, program_id, service, poison))
 
     def add(stored: Stored) -> None:
         try:

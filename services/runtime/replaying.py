@@ -15,10 +15,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
+import structlog
 
 from services.kernel.refusals import ProgramUnknown, Unavailable
 from services.runtime.eventlog import COLUMNS
 from services.runtime.stored import Stored
+
+log = structlog.get_logger()
 
 Sync = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -119,6 +122,8 @@ class Threads:
                             progress(*told)
                 except (EOFError, OSError):
                     process.join()
+                    if not left:
+                        log.error("replaying.process_ended", status=process.exitcode)
                     raise Unavailable(f"the process that read the log has ended with status {process.exitcode}; repeat the call") from None
                 process.join()
             found, wrong = told

@@ -12,8 +12,10 @@ from fenrun.ops.v1 import ops_pb2 as op
 from services import composition
 from services.kernel.chain import entry_hash
 from services.ops import projections, transport
+from services.ops.projections import Registered
 from services.runtime import replaying
 from services.runtime.settings import Settings
+from services.statistics import codec, projection
 from tests.given import Client, line, reason
 
 
@@ -194,6 +196,14 @@ def test_an_entry_that_skips_a_version_of_its_stream_is_named(shop: Client, dsn:
     hashed, numbered = shop.differences()
     assert hashed.startswith("log: position 11: hash")
     assert numbered == "log: position 11: order/o1 has version 3, expected 2"
+
+
+def test_a_stream_that_is_left_out_is_not_read_again(shop: Client, dsn: str) -> None:
+    service = Registered(codec.read, projection.folding, projection.VIEWS, projection.NAME, True)
+    with psycopg.connect(dsn) as connection:
+        found = [projections.first_of(connection, shop.program_id, service, left_out)("order/o1") for left_out in ({6}, {7})]
+        assert [entry and (entry.position, entry.fact.buyer_id) for entry in found] == [(7, "C"), None]
+        assert projections.first_of(connection, shop.program_id, service, ())("order/none") is None
 
 
 def test_a_long_log_is_folded_in_a_process_of_its_own(shop: Client, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

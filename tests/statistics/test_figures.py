@@ -1,7 +1,7 @@
 """The figures folded purely: what each kind of entry changes, and how volume climbs."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +10,11 @@ from google.protobuf.message import Message
 
 from services.kernel.decider import Entry
 from services.runtime.stored import Stored
-from services.statistics import codec
+from services.statistics import codec, projection
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
 from services.statistics.domain.figures import Earning, Figures, Volume, fold, month_of
 from services.statistics.domain.places import Placement, climb
+from services.statistics.projection import folding
 from tests.given import DAY_ONE, day
 
 DAY_ONE_US = int(DAY_ONE.timestamp()) * 1_000_000
@@ -227,3 +228,55 @@ def test_a_task_gives_income_and_no_volume() -> None:
     figures = told(PLAN, read("task.done.v1", log_pb2.TaskDone(task_id="t", member_id="A"), decided))
     assert figures.income()[Earning("A", "points", "gift", "2026-01")] == 10
     assert figures.volumes() == {}
+
+
+# ---------------------------------------------------------------- the whole log in memory
+
+
+def rows(first: Callable[[str], Entry | None], *facts: Fact) -> dict[str, list[Any]]:
+    made = folding(first)
+    for position, fact in enumerate(facts, start=1):
+        made.add(entry(position, fact))
+    return {name: sorted(found) for name, found in made.rows().items()}
+
+
+STORY: tuple[Fact, ...] = (
+    PLAN,
+    order("o", "C", 500, Share(0, 1, 50), lock=Locked("C", "A"), payees=["A"]),
+    order("other", "D", 70),
+    refund("o", 200, Share(0, 1, -20)),
+    order("third", "C", 9),
+    refund("o", 100, Share(0, 1, -10)),
+    refund("o", 200, Share(0, 1, -20)),
+)
+
+
+@pytest.mark.parametrize(("sources", "placements"), [(0, 0), (1, 1), (2, 3), (3, 2), (100, 100)])
+def test_however_little_is_kept_the_rows_are_the_same(monkeypatch: pytest.MonkeyPatch, sources: int, placements: int) -> None:
+    monkeypatch.setattr(projection, "SOURCES_KEPT", sources)
+    monkeypatch.setattr(projection, "PLACEMENTS_KEPT", placements)
+    found = rows({"order/o": entry(2, STORY[1])}.get, *STORY)
+    assert found["statistics.sources"] == [("order/o", 0)]
+    assert found["statistics.volumes"] == [
+        (month, *volume) for month in ("", "2026-01") for volume in (("A", 0, 9, 9), ("C", 9, 0, 0), ("D", 70, 0, 0))
+    ]
+    assert found["statistics.income"] == [("", month, "first", "A", 0) for month in ("", "2026-01")]
+
+
+@pytest.mark.parametrize(
+    "found", [None, entry(9, STORY[1]), entry(2, Enrolled("C"))], ids=["left out", "told of later", "nothing to take back"]
+)
+def test_what_is_taken_back_must_have_been_told_before(monkeypatch: pytest.MonkeyPatch, found: Entry | None) -> None:
+    monkeypatch.setattr(projection, "SOURCES_KEPT", 0)
+    with pytest.raises(LookupError, match="order/o is not known"):
+        rows(lambda _: found, *STORY)
+
+
+def test_a_circle_is_told_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the entry that happens to be the last before volume climbs."""
+    monkeypatch.setattr(projection, "PLACEMENTS_KEPT", 1)
+    made = folding(lambda _: None)
+    for position, fact in enumerate((Locked("A", "B"), Locked("B", "A"), order("o", "A", 1), order("p", "A", 1)), start=1):
+        made.add(entry(position, fact))
+    with pytest.raises(ValueError, match="stands above themselves"):
+        made.rows()
