@@ -11,6 +11,7 @@ import pytest
 
 from services import composition
 from services.runtime.embedded import EmbeddedPostgres
+from services.runtime.process import configure_logging
 from services.runtime.settings import Settings
 from tests.given import Client
 
@@ -30,6 +31,13 @@ def docker_dsn() -> Iterator[str] | None:
             yield container.get_connection_url()
 
     return run()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logging() -> None:
+    """As of a server within another process, whichever test comes first: one that looks at what is logged would leave it configured
+    otherwise."""
+    configure_logging("warning")
 
 
 @pytest.fixture(scope="session")

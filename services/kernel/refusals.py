@@ -3,7 +3,7 @@
 The names are the contract's (`fenrun.type.v1.ErrorReason`). The metadata of each stands in `error_reason.proto`.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Refusal(Exception):
@@ -14,6 +14,16 @@ class Refusal(Exception):
     def __init__(self, sentence: str, **metadata: str | int) -> None:
         super().__init__(sentence)
         self.metadata = {key: str(value) for key, value in metadata.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a copy in another process would be made of the sentence, as if that were what the sentence is made of.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[Refusal], args: tuple[Any, ...], fields: dict[str, Any]) -> Refusal:
+    refusal = kind.__new__(kind, *args)
+    refusal.__dict__.update(fields)
+    return refusal
 
 
 class Malformed(Refusal):

@@ -99,13 +99,6 @@ def check_known(registered: Sequence[Registered], asked: Sequence[str]) -> None:
             raise ProjectionUnknown(name, known)
 
 
-def check_rebuilt(registered: Sequence[Registered], name: str) -> None:
-    """That it is a view, which the log is not. Raises ProjectionUnknown."""
-    check_known(registered, [name])
-    if name == "log":
-        raise ProjectionUnknown(name, names(registered))
-
-
 class Chain:
     """Follows the log's numbering and hashes; `faults` are the first things wrong with it. How streams are numbered is for `_versions`:
     following that would take memory for every stream."""
@@ -324,7 +317,9 @@ def rebuild(connection: Sync, program_id: str, registered: Sequence[Registered],
     A followed projection is rebuilt whole, because its tables share a quarantine: every entry is tried again, and those that still cannot
     be folded are its quarantine from then on.
     """
-    check_rebuilt(registered, name)
+    check_known(registered, [name])
+    if name == "log":
+        raise ProjectionUnknown(name, names(registered))
     [service] = [service for service in registered if any(view.name == name for view in service.views)]
     poison: dict[int, str] = {}
     folding = service.folding(first_of(connection, program_id, service, poison))

@@ -219,7 +219,6 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
     async def VerifyProjections(
         self, request: pb.VerifyProjectionsRequest, context: Context
     ) -> AsyncIterator[pb.VerifyProjectionsResponse]:
-        projections.check_known(self._registered, request.projections)
         given = (request.program_id, self._registered, tuple(request.projections))
         beside = await self._is_long(request.program_id)
 
@@ -254,7 +253,6 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
 
     @unary
     async def RebuildProjection(self, request: pb.RebuildProjectionRequest, context: Context) -> pb.RebuildProjectionResponse:
-        projections.check_rebuilt(self._registered, request.projection)
         given = (request.program_id, self._registered, request.projection)
         if await self._is_long(request.program_id):
             position, rows, replaced = await self._threads.run_beside(projections.rebuild, given)

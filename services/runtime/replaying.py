@@ -11,13 +11,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Seque
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 import structlog
 
-from services.kernel.refusals import ProgramUnknown, Unavailable
+from services.kernel.refusals import ProgramUnknown, Refusal, Unavailable
 from services.runtime.eventlog import COLUMNS
 from services.runtime.stored import Stored
 
@@ -68,6 +67,24 @@ def chunks(
             yield list(map(Stored._make, rows))
 
 
+class _Caller:
+    """Who waits for some work, as the thread that does it sees them."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._end: Callable[[], None] = lambda: None
+
+    def when_gone(self, end: Callable[[], None]) -> None:
+        """What ends the work: called when they leave, or now if they have left."""
+        self._end = end
+        if self.gone:
+            end()
+
+    def leave(self) -> None:
+        self.gone = True
+        self._end()
+
+
 class Threads:
     """Threads for such work."""
 
@@ -76,33 +93,20 @@ class Threads:
         self._threads = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix=name)
 
     async def run(self, work: Callable[[Sync], T]) -> T:
-        opened: list[Sync] = []
-        left = False
-
-        def run() -> T:
+        def run(caller: _Caller) -> T:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
-                opened.append(connection)
-                if left:
-                    raise asyncio.CancelledError
+                # Without its connection the work ends at its next read.
+                caller.when_gone(connection.close)
                 return work(connection)
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
-        except asyncio.CancelledError:
-            left = True
-            # Without its connection the work ends at its next read.
-            for connection in opened:
-                connection.close()
-            raise
+        return await self._run(run)
 
     async def run_beside(self, work: Callable[..., T], given: tuple[Any, ...], progress: Progressing | None = None) -> T:
         """What `work`, a function of a module, gives in a process of its own for a connection, what is given and `progress`, if that is
-        asked for; all of it goes there and back as bytes. What the work raises is raised as it is where the database did, else as
+        asked for; all of it goes there and back as bytes. Refusals and the database's errors are raised as they are, others as
         RuntimeError. Raises Unavailable when there is no process, or it ended without a word."""
-        started: list[BaseProcess] = []
-        left = False
 
-        def run() -> T:
+        def run(caller: _Caller) -> T:
             # Forking would copy what gRPC's threads were in the middle of.
             spawning = get_context("spawn")
             mine, theirs = spawning.Pipe(duplex=False)
@@ -113,16 +117,14 @@ class Threads:
                         process.start()
                     except OSError as error:
                         raise Unavailable(f"there is no process to read the log with ({error}); repeat the call") from None
-                started.append(process)
-                if left:
-                    process.kill()
+                caller.when_gone(process.kill)
                 try:
                     while isinstance(told := mine.recv(), Progress):
                         if progress:
                             progress(*told)
                 except (EOFError, OSError):
                     process.join()
-                    if not left:
+                    if not caller.gone:
                         log.error("replaying.process_ended", status=process.exitcode)
                     raise Unavailable(f"the process that read the log has ended with status {process.exitcode}; repeat the call") from None
                 process.join()
@@ -131,12 +133,14 @@ class Threads:
                 raise wrong
             return cast(T, found)
 
+        return await self._run(run)
+
+    async def _run(self, work: Callable[[_Caller], T]) -> T:
+        caller = _Caller()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, caller)
         except asyncio.CancelledError:
-            left = True
-            for process in started:
-                process.kill()
+            caller.leave()
             raise
 
     def follow(self, work: Callable[[Sync, Progressing], T]) -> AsyncGenerator[Progress | T, None]:
@@ -181,7 +185,7 @@ def _beside(pipe: Pipe, dsn: str, work: Callable[..., Any], given: tuple[Any, ..
         try:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 told = work(connection, *given, *([progress] if followed else [])), None
-        except (psycopg.Error, BrokenPipeError) as error:
+        except (Refusal, psycopg.Error, BrokenPipeError) as error:
             told = None, error
         except Exception as error:
             # It may not be possible to make it again from what it says.

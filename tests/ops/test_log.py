@@ -224,9 +224,13 @@ def test_a_long_log_is_folded_in_a_process_of_its_own(shop: Client, dsn: str, mo
             rebuilt = beside.ops.RebuildProjection(op.RebuildProjectionRequest(program_id=shop.program_id, projection="ledger.company"))
             assert rebuilt.rows_replaced == len(wrong)
             assert beside.differences() == []
+            rebuild = op.RebuildProjectionRequest(program_id=shop.program_id, projection="x")
+            verify = op.VerifyProjectionsRequest(program_id=shop.program_id, projections=["x"])
+            nowhere = op.VerifyProjectionsRequest(program_id="nowhere")
             for ask, expected in (
-                (lambda: beside.ops.RebuildProjection(op.RebuildProjectionRequest(program_id="p", projection="x")), "PROJECTION_UNKNOWN"),
-                (lambda: list(beside.ops.VerifyProjections(op.VerifyProjectionsRequest(program_id="none"))), "PROGRAM_UNKNOWN"),
+                (lambda: beside.ops.RebuildProjection(rebuild), "PROJECTION_UNKNOWN"),
+                (lambda: list(beside.ops.VerifyProjections(verify)), "PROJECTION_UNKNOWN"),
+                (lambda: list(beside.ops.VerifyProjections(nowhere)), "PROGRAM_UNKNOWN"),
             ):
                 with pytest.raises(grpc.RpcError) as caught:
                     ask()

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from services.kernel.refusals import Unavailable
+from services.kernel.refusals import ProjectionUnknown, Unavailable
 from services.runtime.replaying import Progress, Sync, Threads
 
 
@@ -84,6 +84,10 @@ def naming(connection: Sync, name: str) -> None:
     raise LookupError(f"{name} is there")
 
 
+def refusing(connection: Sync) -> None:
+    raise ProjectionUnknown("x", ["log", "y"])
+
+
 def dying(connection: Sync) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -112,8 +116,12 @@ def test_work_in_a_process_is_followed_step_by_step_to_its_result(dsn: str) -> N
 
 
 def test_what_work_in_a_process_raises_is_raised(dsn: str) -> None:
-    """The database's errors as they are, others as what they say and where."""
+    """Refusals and the database's errors as they are, others as what they say and where."""
     threads = Threads(dsn, "test")
+    with pytest.raises(ProjectionUnknown) as caught:
+        asyncio.run(threads.run_beside(refusing, ()))
+    refused = ProjectionUnknown("x", ["log", "y"])
+    assert (str(caught.value), caught.value.metadata) == (str(refused), refused.metadata)
     with pytest.raises(psycopg.errors.UndefinedColumn, match="nowhere"):
         asyncio.run(threads.run_beside(naming, ("nowhere",)))
     with pytest.raises(RuntimeError, match=r"in naming[\s\S]*LookupError: 1 is there"):
