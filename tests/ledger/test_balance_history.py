@@ -18,7 +18,10 @@ from tests.given import Client, line
 
 Owner = psycopg.Connection[tuple[Any, ...]]
 ERA = 2**20
-NEW = ["ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql", "ledger/009_found_by_key.sql"]
+NEW = [
+    *("ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql", "ledger/009_found_by_key.sql"),
+    "ledger/010_read_by_key.sql",
+]
 
 
 @pytest.fixture(scope="module")
