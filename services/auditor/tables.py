@@ -90,23 +90,34 @@ def tables(entries: Iterable[log_pb2.Entry]) -> dict[str, "pa.Table"]:
     import pyarrow as pa
 
     rows: dict[str, list[tuple[Any, ...]]] = {ENTRIES: [], POSTINGS: []}
+    told, posted = rows[ENTRIES], rows[POSTINGS]
     for entry in entries:
-        about = (entry.type, entry.stream)
-        times = (micros(entry.occurred_at), micros(entry.recorded_at))
-        told = _MEMBER.get(entry.type)
-        member_id = getattr(told[0].FromString(entry.fact), told[1]) if told else ""
-        rows[ENTRIES].append((entry.position, *about, entry.stream_version, *times, entry.actor, member_id or None, entry.hash.hex()))
-        decision = POSTING.get(entry.type)
-        for number, posting in enumerate(decision.FromString(entry.decision).postings if decision else (), 1):
-            account = log_pb2.Account.Name(posting.account).removeprefix("ACCOUNT_").lower()
-            holder = (account, posting.member_id or None, posting.asset, posting.amount_minor)
-            rows[POSTINGS].append((entry.position, number, *about, *times, *holder))
+        position, kind, stream = entry.position, entry.type, entry.stream
+        occurred_us, recorded_us = micros(entry.occurred_at), micros(entry.recorded_at)
+        member = _MEMBER.get(kind)
+        member_id = getattr(member[0].FromString(entry.fact), member[1]) if member else ""
+        told.append(
+            (position, kind, stream, entry.stream_version, occurred_us, recorded_us, entry.actor, member_id or None, entry.hash.hex())
+        )
+        decision = POSTING.get(kind)
+        if decision is not None:
+            about = (kind, stream, occurred_us, recorded_us)
+            posted += [
+                (position, number, *about, _account(p.account), p.member_id or None, p.asset, p.amount_minor)
+                for number, p in enumerate(decision.FromString(entry.decision).postings[:], 1)
+            ]
     return {name: _table(pa, schema, rows[name]) for name, schema in schemas().items()}
+
+
+@cache
+def _account(account: "log_pb2.Account.ValueType") -> str:
+    """As the tables name it: pending."""
+    return log_pb2.Account.Name(account).removeprefix("ACCOUNT_").lower()
 
 
 def _table(pa: Any, schema: "pa.Schema", rows: Sequence[tuple[Any, ...]]) -> "pa.Table":
     columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
-    return pa.Table.from_arrays([pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+    return pa.Table.from_arrays([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
 
 class TableWriter:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fenrun.log.v1 import log_pb2
 
 from services.audit.domain.merkle import Frontier, Node, consistency_parts, hashes, perfect
 from services.auditor import tables
-from services.auditor.bundle import frame_at, read_manifest, varint
+from services.auditor.bundle import MANIFEST, frame_at, read_manifest, varint
 from services.auditor.verifying import deciding, index, run, scanning
 from services.auditor.verifying.history import STREAMS_KEPT, History
 from services.auditor.verifying.processes import Children, WorkerLost
@@ -287,6 +288,36 @@ def test_tables_that_say_otherwise_are_found(tmp_path: Path) -> None:
     seal(path)
     [finding] = verified(path).findings
     assert finding.check == "copies"
+
+
+def test_several_processes_find_the_first_segment_that_tables_tell_otherwise(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    # In segments of 32 entries each; a process takes every third of them.
+    lies = forged(40, actor, forged(80, actor, forged(len(STORY), actor)))
+    path, lie = bundle(tmp_path / "b", STORY, with_tables=True), bundle(tmp_path / "lie", lies, with_tables=True)
+    (path / tables.ENTRIES).write_bytes((lie / tables.ENTRIES).read_bytes())
+    seal(path)
+    told = json.loads(in_processes(path))
+    assert [(one["check"], one["position"]) for one in told["findings"]] == [("copies", 40)]
+    assert comparable(json.dumps(told)) == comparable(as_text(verified(path)))
+
+
+def test_an_entry_that_makes_no_row_is_a_finding_and_no_crash(tmp_path: Path) -> None:
+    """Of a hold the laws do not look at, so that it comes to the tables."""
+    pytest.importorskip("pyarrow")
+    held = next(entry.position for entry in STORY if entry.type == "hold.placed.v1")
+    path, lie = bundle(tmp_path / "b", STORY, with_tables=True), bundle(tmp_path / "lie", forged(held, unreadable))
+    copies = [file for file in read_manifest(path).files if file.path in tables.NAMES]
+    for file in copies:
+        (lie / file.path).write_bytes((path / file.path).read_bytes())
+    manifest = read_manifest(lie)
+    (lie / MANIFEST).write_text(replace(manifest, files=(*manifest.files, *copies)).to_json(), encoding="utf-8")
+    for told in (verified(lie).to_json(), json.loads(in_processes(lie))):
+        assert [(one["check"], one["position"]) for one in told["findings"]] == [("decisions", held), ("copies", None)]
+
+
+def unreadable(entry: log_pb2.Entry) -> None:
+    entry.fact = b"no message"
 
 
 def actor(entry: log_pb2.Entry) -> None:

@@ -1,8 +1,8 @@
 """What a bundle says a second time for people's convenience: plans, tables, the trial balance. It must say what the entries say."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from fenrun.log.v1 import log_pb2
 
@@ -13,7 +13,6 @@ from services.auditor.verifying.report import Finding
 
 # Bytes; a row is about a hundred, and there is one for each account that anything was posted to.
 LARGEST_TRIAL_BALANCE = 64 << 20
-Map = Callable[[Callable[[int], Any], range], Iterator[Any]]
 
 
 def plan_path(position: int) -> str:
@@ -37,31 +36,42 @@ def check_plans(bundle: Path, manifest: Manifest, plans: Mapping[int, str]) -> l
     return found
 
 
-def check_tables(bundle: Path, manifest: Manifest, history: History, over: Map) -> tuple[list[Finding], str]:
-    """(findings, a sentence where they were not compared)"""
-    there = [name for name in tables.NAMES if any(file.path == name for file in manifest.files)]
-    if not there:
-        return [], ""
+def tables_told(manifest: Manifest) -> list[str]:
+    """The tables that a bundle has."""
+    return [name for name in tables.NAMES if any(file.path == name for file in manifest.files)]
+
+
+class Compared(NamedTuple):
+    """The first segment, from 0, of which a table tells something else; `note`: why they were not compared."""
+
+    segment: int
+    finding: Finding | None
+    note: str = ""
+
+
+def check_tables(bundle: Path, manifest: Manifest, history: History, segments: Sequence[int]) -> Compared:
+    """The tables against the entries of some segments."""
     if not tables.installed():
-        return [], f"{' and '.join(there)} not compared with the entries: pyarrow is not installed (pip install 'fenrun[parquet]')."
+        told = " and ".join(tables_told(manifest))
+        return Compared(0, None, f"{told} not compared with the entries: pyarrow is not installed (pip install 'fenrun[parquet]').")
     try:
         counts = tables.groups(bundle)
     except ValueError as problem:
-        return [Finding("copies", None, str(problem))], ""
-    segments = manifest.segments
+        return Compared(0, Finding("copies", None, str(problem)))
     for name, count in counts.items():
-        if count != len(segments):
-            return [Finding("copies", None, f"{name} has a row group for each segment", str(len(segments)), str(count))], ""
-
-    def compare(number: int) -> Finding | None:
-        segment = segments[number]
-        difference = tables.difference(bundle, number, list(history.read(segment.first_position, segment.last_position)))
-        if difference is None:
-            return None
-        name, position, expected, told = difference
-        return Finding("copies", position, f"{name} says something else than the entries", expected, told)
-
-    return [finding for finding in over(compare, range(len(segments))) if finding is not None][:1], ""
+        if count != len(manifest.segments):
+            return Compared(0, Finding("copies", None, f"{name} has a row group for each segment", str(len(manifest.segments)), str(count)))
+    for number in segments:
+        segment = manifest.segments[number]
+        try:
+            difference = tables.difference(bundle, number, list(history.read(segment.first_position, segment.last_position)))
+        except Exception as error:  # whatever forged bytes bring about is a finding, not a crash
+            unread = f"the entries from {segment.first_position} on cannot be read as rows: {type(error).__name__}: {error}"
+            return Compared(number, Finding("copies", None, unread))
+        if difference is not None:
+            name, position, expected, found = difference
+            return Compared(number, Finding("copies", position, f"{name} says something else than the entries", expected, found))
+    return Compared(0, None)
 
 
 def check_trial_balance(bundle: Path, currency: str, totals: Mapping[tuple[str, int], int], position: int) -> list[Finding]:

@@ -1,6 +1,7 @@
-"""Decisions and laws, each from the first entry on: in this process one after the other, or shared out to all processors."""
+"""Decisions and laws, each from the first entry on, and what else goes over the entries: in this process one after the other, or shared out
+to all processors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ LARGEST_SHARE, SMALLEST_SHARE = 16_384, 1_000
 # How often a worker says how far it has come, in entries.
 SAY_EVERY = 500
 Progress = Callable[[str, int, int], None]
+# What else goes over the entries once they are folded; what it gives must be picklable.
+Work = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Folded:
     decided: int
     note: str
     laws: Lawful
+    # What each of the rest gave; nothing where a law is broken.
+    rest: list[Any]
 
 
 def _lawful(history: History, say: Say) -> Lawful:
@@ -69,7 +74,7 @@ def _decided(state: State, first: int, last: int, history: History, say: Say) ->
         return 0, "", bad.finding
 
 
-def alone(history: History, progress: Progress) -> Folded:
+def alone(history: History, progress: Progress, rest: Sequence[Work]) -> Folded:
     """In this process, one after the other."""
     done = 0
 
@@ -80,10 +85,11 @@ def alone(history: History, progress: Progress) -> Folded:
 
     decided, note, finding = _decided(State.empty(history), 1, history.entries, history, say)
     laws = _lawful(history, lambda position: progress("laws", position, history.entries))
-    return Folded([one for one in (finding, laws.finding) if one is not None], decided, note, laws)
+    given = [work() for work in rest] if laws.finding is None else []
+    return Folded([one for one in (finding, laws.finding) if one is not None], decided, note, laws, given)
 
 
-def in_processes(history: History, processes: int, progress: Progress) -> Folded:
+def in_processes(history: History, processes: int, progress: Progress, rest: Sequence[Work]) -> Folded:
     """This process folds the log as it is recorded; at the end of each share it forks one that decides the next share again, from exactly
     the state that the share began with. So each decision is taken once, and each entry folded twice, however many processors there are.
     """
@@ -95,14 +101,17 @@ def in_processes(history: History, processes: int, progress: Progress) -> Folded
             done += more
             progress("decisions", done, history.entries)
 
+    def room() -> None:
+        while len(children) >= processes:
+            children.poll(None)
+
     share = max(SMALLEST_SHARE, min(LARGEST_SHARE, history.entries // (4 * processes)))
     children = Children(told)
     state, finding = State.empty(history), None
     try:
         children.start("laws", partial(_lawful, history))
         for first in range(1, history.entries + 1, share):
-            while len(children) >= processes:
-                children.poll(None)
+            room()
             if any(key != "laws" and answer[2] for key, answer in children.answers.items()):
                 break  # what comes after the first bad position is of no use
             last = min(first + share - 1, history.entries)
@@ -117,14 +126,23 @@ def in_processes(history: History, processes: int, progress: Progress) -> Folded
             except Bad as bad:
                 finding = bad.finding
                 break
+        for number, work in enumerate(rest):
+            room()
+            children.start(("rest", number), partial(_quietly, work))
         children.wait_for_all()
     finally:
         children.stop()
     laws: Lawful = children.answers.pop("laws")
+    given = [children.answers.pop(("rest", number)) for number in range(len(rest))]
     found = [answer[2] for answer in children.answers.values() if answer[2] is not None]
     if finding is not None:
         found.append(finding)
     first_found = min(found, key=lambda one: one.rank, default=None)
     decided = sum(answer[0] for answer in children.answers.values())
     note = next((answer[1] for answer in children.answers.values() if answer[1]), "")
-    return Folded([one for one in (first_found, laws.finding) if one is not None], decided, note, laws)
+    findings = [one for one in (first_found, laws.finding) if one is not None]
+    return Folded(findings, decided, note, laws, given if laws.finding is None else [])
+
+
+def _quietly(work: Work, _: Say) -> Any:
+    return work()

@@ -155,10 +155,15 @@ def _numbered(work: Path, pool: Executor | None) -> None:
 
 
 def _fold(asked: Verification, manifest: Manifest, history: History, report: Report) -> None:
-    """Decisions taken again, and the laws, each from the first entry on."""
-    folded = (
-        folding.in_processes(history, asked.processes, asked.progress) if asked.processes > 1 else folding.alone(history, asked.progress)
-    )
+    """Decisions taken again, and the laws, each from the first entry on; then what the bundle says a second time."""
+    segments = range(len(manifest.segments)) if copies.tables_told(manifest) else range(0)
+    # As many parts as there are processes, each with the library for tables to load.
+    parts = [segments[first :: asked.processes] for first in range(min(asked.processes, len(segments)))]
+    rest = [partial(copies.check_tables, asked.bundle, manifest, history, part) for part in parts]
+    if asked.processes > 1:
+        folded = folding.in_processes(history, asked.processes, asked.progress, rest)
+    else:
+        folded = folding.alone(history, asked.progress, rest)
     report.findings += folded.findings
     report.decisions_recomputed = folded.decided
     if folded.note:
@@ -170,10 +175,11 @@ def _fold(asked: Verification, manifest: Manifest, history: History, report: Rep
     if manifest.currency != folded.laws.currency:
         report.findings.append(Finding("manifest", None, "the currency of the program", folded.laws.currency, manifest.currency))
     report.findings += copies.check_plans(asked.bundle, manifest, folded.laws.plans)
-    findings, left_out = copies.check_tables(asked.bundle, manifest, history, map)
-    report.findings += findings
-    if left_out:
-        report.notes.append(left_out)
+    compared: list[copies.Compared] = folded.rest
+    first_wrong = min((one for one in compared if one.finding is not None), key=lambda one: one.segment, default=None)
+    if first_wrong is not None and first_wrong.finding is not None:
+        report.findings.append(first_wrong.finding)
+    report.notes += [one.note for one in compared if one.note][:1]
     report.checked.append("copies")
     report.trial_balance = [
         {"asset": asset, "account": log_pb2.Account.Name(account), "balance_minor": balance}  # type: ignore[arg-type]  # read as one
