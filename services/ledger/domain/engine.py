@@ -17,6 +17,8 @@ from services.ledger.domain.rules import Amount, Attributed, Differential, Group
 
 ENGINE_VERSION = 1
 BREAKAGE = 0
+# What a NamedTuple is made by, without the detour through its own __new__ in Python: an order makes several for each of its lines.
+_tuple = tuple.__new__
 
 # {line: (base, units)} of what is left of an order.
 Remaining = Mapping[int, tuple[int, int]]
@@ -118,7 +120,7 @@ def _of_seat(path: Sequence[Person], index: int, rule: Seat, amount: Amount, bas
     level, denominator = rule.level, amount.denominator
     if amount.flat is not None and not rule.skip_unqualified:
         pool = half_up(amount.flat * base_minor, denominator)
-        return [Share(index, level + 1 if level < len(path) else BREAKAGE, pool)] if pool else []
+        return [_tuple(Share, (index, level + 1 if level < len(path) else BREAKAGE, pool))] if pool else []
     top = amount.top(base_minor, count)
     pool = half_up(top, denominator)
     if not pool:
@@ -132,10 +134,10 @@ def _of_seat(path: Sequence[Person], index: int, rule: Seat, amount: Amount, bas
             elif amount.names(path[level].tier):
                 missing -= 1
     if level >= len(path):
-        return [Share(index, BREAKAGE, pool)]
+        return [_tuple(Share, (index, BREAKAGE, pool))]
     exact = amount.exactly(path[level].tier, base_minor, count)
     if exact == top:
-        return [Share(index, level + 1, pool)]
+        return [_tuple(Share, (index, level + 1, pool))]
     earned = half_up(exact, denominator)
     shares = [Share(index, level + 1, earned)] if earned else []
     if pool != earned:
@@ -354,7 +356,7 @@ def plain(plan: Plan, path: Sequence[Person], lines: Sequence[OrderLine], remain
             for index, rule in plan.plain_rules:
                 if rule.when.matches(line):
                     shares += _of_seat(path, index, rule, rule.amount, base_minor, units)
-        found.append(LineShares(line.line_no, tuple(shares)))
+        found.append(_tuple(LineShares, (line.line_no, tuple(shares))))
     return found
 
 

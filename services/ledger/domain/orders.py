@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from services.kernel.decider import Answer, Draft, Entry, repeated
 from services.kernel.refusals import (
@@ -59,8 +58,8 @@ from services.ledger.domain.rules import Release
 
 # The most that one posting can hold, int64 in the log. A fixed amount times a quantity may be more.
 MOST_BOOKED = 2**63 - 1
-# Order after order looks at the same people, who seldom change.
-PEOPLE_KEPT = 100_000
+# As in engine.py.
+_tuple = tuple.__new__
 
 # ---------------------------------------------------------------- paid
 
@@ -202,18 +201,15 @@ def path(books: Books, buyer_id: str, buyer: Member, depth: int, at_us: int) -> 
     return tuple(people)
 
 
-def _person(books: Books, member_id: str, member: Member, at_us: int, *role: Any) -> Person:
-    """As they stand, and (role, place, grant, weight) if they are looked at for a role. A binding to nobody is none: its position is 0."""
+def _person(
+    books: Books, member_id: str, member: Member, at_us: int, role: str = "", scope: str = "", role_position: int = 0, weight: int = 0
+) -> Person:
+    """As they stand, and as what they are looked at if that is for a role. A binding to nobody is none: its position is 0."""
+    tier, tier_position, locked, referrer_id, binding, _ = member
     if member_id in books.standings:
         tier, tier_position = books.tier_at(member_id, member, at_us)
-        member = member._replace(tier=tier, tier_position=tier_position)
-    return _as_it_stands(member_id, member, *role)
-
-
-@lru_cache(maxsize=PEOPLE_KEPT)
-def _as_it_stands(member_id: str, member: Member, role: str = "", scope: str = "", role_position: int = 0, weight: int = 0) -> Person:
-    binding = member.binding_position if member.locked and member.referrer_id else 0
-    return Person(member_id, member.tier, binding, member.tier_position, role, scope, role_position, weight)
+    binding = binding if locked and referrer_id else 0
+    return _tuple(Person, (member_id, tier, binding, tier_position, role, scope, role_position, weight))
 
 
 def _in_roles(books: Books, fact: OrderPaid, plan: Plan, at_us: int) -> tuple[Person, ...]:
@@ -334,12 +330,12 @@ def _plain_accrual(people: Sequence[Person], lines: Sequence[LineShares], curren
             earned[payee] = earned.get(payee, 0) + amount
     if not earned:
         return ()
-    postings = [Posting(Account.COMMISSION, "", -sum(earned.values()), currency)]
+    postings = [_tuple(Posting, (Account.COMMISSION, "", -sum(earned.values()), currency))]
     for payee in sorted(earned):
         if payee:
-            postings.append(Posting(Account.PENDING, people[payee - 1].member_id, earned[payee], currency))
+            postings.append(_tuple(Posting, (Account.PENDING, people[payee - 1].member_id, earned[payee], currency)))
         else:
-            postings.append(Posting(Account.BREAKAGE, "", earned[payee], currency))
+            postings.append(_tuple(Posting, (Account.BREAKAGE, "", earned[payee], currency)))
     return tuple(postings)
 
 
