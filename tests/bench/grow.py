@@ -1,4 +1,5 @@
-"""A program that grows through the API, measured on the way beside one that stays small, on a server and a database of its own."""
+"""A program that grows through the API, measured on the way beside one of the size it is compared to, each on a server and a database of
+its own. The other is made anew for each step, for it grows while it is measured."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,11 @@ from tests.bench.machine import memory_mib
 from tests.bench.report import spread, table
 from tests.bench.running import REPLAY_S, Bench, opened
 
-PROGRAM, FEW = "grown", shop.tree("few", 1000)
-# Where it is measured, in parts of what it grows to; of its entries one in ten enrols somebody, one is that member's first order.
+PROGRAM, FEW = "grown", "few"
+# Where it is measured, in parts of what it grows to; of the entries of both one in ten enrols somebody, one is that member's first order.
 STEPS, ENTRIES_A_MEMBER = (0.1, 0.25, 0.5, 1.0), 10
+# The other one's, and the least that any has.
+FEW_ENTRIES, LEAST_MEMBERS = 100_000, 1000
 
 
 @dataclass
@@ -40,21 +43,25 @@ def run(entries: int, rounds: int, client: ProcessPoolExecutor, scratch: Path, t
     with opened(scratch / "grown", client, times_s) as many, grpc.insecure_channel(many.where.address) as channel:
         members = 0
         for number, part in enumerate(STEPS):
-            grown = shop.tree(PROGRAM, max(len(FEW.firsts), int(entries * part) // ENTRIES_A_MEMBER))
+            grown = _of(PROGRAM, int(entries * part))
             fill(channel, grown, members, int(entries * part), f"fill{number}")
             members = len(grown.firsts)
-            many.settle()
-            steps.append(_measured(many, grown, rounds, client, scratch / f"few{number}", times_s))
+            steps.append(_measured(many, grown, min(entries, FEW_ENTRIES), rounds, client, scratch / f"few{number}", times_s))
             print(f"grown to {steps[-1].entries:>9,} entries  {_line(steps[-1])}", flush=True)
         many.replay(PROGRAM)
     return steps
 
 
+def _of(program: str, entries: int) -> shop.Shop:
+    return shop.tree(program, max(LEAST_MEMBERS, entries // ENTRIES_A_MEMBER))
+
+
 def fill(channel: grpc.Channel, grown: shop.Shop, members: int, entries: int, run: str) -> None:
     """Enrols whoever is new, each with a first order, then tells orders up to so many entries. Raises Lost when the log has others."""
+    program = grown.program
     if not members:
-        shop.open_program(channel, grown, PROGRAM)
-    begins = shop.Books.of(channel, PROGRAM).position
+        shop.open_program(channel, grown, program)
+    begins = shop.Books.of(channel, program).position
     new = grown.firsts[members:]
     orders = shop.Orders(run, grown)
     more = max(0, entries - begins - 2 * len(new))
@@ -62,38 +69,42 @@ def fill(channel: grpc.Channel, grown: shop.Shop, members: int, entries: int, ru
     def facts() -> Iterator[ops_pb2.Fact]:
         for fact, member in zip(grown.facts()[members:], new, strict=True):
             yield fact
-            yield shop.told(orders.of(PROGRAM, member))
-        for order in orders.some(PROGRAM, more):
+            yield shop.told(orders.of(program, member))
+        for order in orders.some(program, more):
             yield shop.told(order)
 
     answered = 0
-    for answer in ops_pb2_grpc.OpsServiceStub(channel).StreamFacts(_messages(facts()), timeout=REPLAY_S):
+    for answer in ops_pb2_grpc.OpsServiceStub(channel).StreamFacts(_messages(program, facts()), timeout=REPLAY_S):
         for result in answer.results:
             if result.WhichOneof("result") == "error":
                 raise shop.Lost(f"a fact was refused: {result.error}")
         answered += len(answer.results)
-    books = shop.Books.of(channel, PROGRAM)
+    books = shop.Books.of(channel, program)
     if books.position - begins != answered or answered != 2 * len(new) + more or sum(books.accounts.values()) != 0:
         raise shop.Lost(f"{answered} facts were answered, the books went from {begins} to {books}")
 
 
-def _messages(facts: Iterator[ops_pb2.Fact]) -> Iterator[ops_pb2.StreamFactsRequest]:
+def _messages(program: str, facts: Iterator[ops_pb2.Fact]) -> Iterator[ops_pb2.StreamFactsRequest]:
     while batch := list(itertools.islice(facts, shop.LARGEST_BATCH)):
-        yield ops_pb2.StreamFactsRequest(program_id=PROGRAM, facts=batch)
+        yield ops_pb2.StreamFactsRequest(program_id=program, facts=batch)
 
 
-def _measured(many: Bench, grown: shop.Shop, rounds: int, client: ProcessPoolExecutor, scratch: Path, times_s: tuple[float, float]) -> Step:
-    """The grown program and a small one on a new server, one after the other."""
+def _measured(
+    many: Bench, grown: shop.Shop, few_entries: int, rounds: int, client: ProcessPoolExecutor, scratch: Path, times_s: tuple[float, float]
+) -> Step:
+    """The grown program and a new one of so many entries on a server of its own, one after the other."""
     step = Step(many.head(PROGRAM), len(grown.firsts))
     scratch.mkdir()
-    with opened(scratch, client, times_s) as few:
-        few.open_books([FEW])
+    small = _of(FEW, few_entries)
+    with opened(scratch, client, times_s) as few, grpc.insecure_channel(few.where.address) as channel:
+        fill(channel, small, 0, few_entries, "fill")
         for bench in (many, few):
+            bench.settle()
             bench.owner.execute("analyze")
         for number in range(-1, rounds):
             for bench, one, batches, unary in (
                 (many, grown, step.batches, step.unary),
-                (few, FEW, step.few_batches, step.few_unary),
+                (few, small, step.few_batches, step.few_unary),
             ):
                 name = f"{step.entries}-r{number}"
                 measured = bench.load(Case("grown", "", "batch", 8, 200, one), f"batch-{name}")
