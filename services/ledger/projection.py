@@ -158,13 +158,15 @@ class LedgerChanges:
             # An array of nothing but zeros need not travel.
             deltas = [integers(column) if any(column) else "{}" for column in zip(*changes, strict=True)]
             arguments = (integers(positions), texts(members), texts(assets), *deltas)
-            once = len(set(zip(members, assets, strict=True))) == len(members)
-            function = "ledger.fold_balances_once" if once else "ledger.fold_balances"
-            folds.append(Fold(function, arguments, ("bigint", "text", "text", *["bigint"] * 8)))
+            of_balances = ("bigint", "text", "text", *["bigint"] * 8)
+            if len(set(zip(members, assets, strict=True))) == len(members):
+                folds.append(Fold("ledger.fold_balances_once", arguments, of_balances, len(positions), "ledger.fold_balances_together"))
+            else:
+                folds.append(Fold("ledger.fold_balances", arguments, of_balances))
         if self._company:
             keys = self._company
             arguments = (array(asset for asset, _ in keys), array(account for _, account in keys), array(keys.values()))
-            folds.append(Fold("ledger.fold_company", arguments, ("text", "bigint", "bigint")))
+            folds.append(Fold("ledger.fold_company", arguments, ("text", "bigint", "bigint"), len(keys), "ledger.fold_company_together"))
         due = {key: change for key, change in self._due.items() if change}
         if due:
             folds.append(Fold("ledger.fold_due", (*_columns(due, 4), array(due.values())), ("bigint", "text", "text", "text", "bigint")))

@@ -51,11 +51,17 @@ class Head(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """One call that folds a batch into an inline view: `ledger.fold_due` and its arguments after (base, program)."""
+    """One call that folds a batch into an inline view: `ledger.fold_due` and its arguments after (base, program).
+
+    `together`: a function that folds what several programs would call `function` for, each of `rows` rows, or empty. Its arguments come
+    after (the numbers of the programs held, all programs, the number of the program that each row is of); NULL stands for zero.
+    """
 
     function: str
     arguments: tuple[str, ...]
     types: tuple[str, ...]
+    rows: int = 0
+    together: str = ""
 
 
 class Changes(Protocol):
@@ -390,15 +396,23 @@ async def append_together(connection: Connection, appends: Sequence[Append]) -> 
     heads = [one.expected for one in appends]
     lasts = [one.entries[-1] for one in appends]
     of = [(number, entry) for number, one in enumerate(appends, 1) for entry in one.entries]
+    programs = texts([head.program_id for head in heads])
+    by_function = list(zip(*(one.folds for one in appends), strict=True))
+    together = all(folds[0].together for folds in by_function)
     calls, values = [], []
-    for folds in zip(*(one.folds for one in appends), strict=True):
-        # The arguments of each program are a text that its own call takes apart.
-        arguments = "".join(f", (%s::text[])[h.n]::{type_name}[]" for type_name in folds[0].types)
-        calls.append(f", {folds[0].function}(h.base, h.program{arguments})")
-        values += [array(column) for column in zip(*(fold.arguments for fold in folds), strict=True)]
+    for folds in by_function:
+        if together:
+            arguments = "".join(f", %s::{type_name}[]" for type_name in folds[0].types)
+            calls.append(f", {folds[0].together}(h.held, %s::text[], %s::bigint[]{arguments})")
+            values += [programs, integers(number for number, fold in enumerate(folds, 1) for _ in range(fold.rows)), *_joined(folds)]
+        else:
+            # The arguments of each program are a text that its own call takes apart.
+            arguments = "".join(f", (%s::text[])[h.n]::{type_name}[]" for type_name in folds[0].types)
+            calls.append(f", {folds[0].function}(h.base, h.program{arguments})")
+            values += [array(column) for column in zip(*(fold.arguments for fold in folds), strict=True)]
     parameters: list[Any] = [
         *values,
-        texts([head.program_id for head in heads]),
+        programs,
         integers(head.position for head in heads),
         ByteaArray([head.hash for head in heads]),
         integers(head.rebuilt for head in heads),
@@ -409,12 +423,24 @@ async def append_together(connection: Connection, appends: Sequence[Append]) -> 
         integers(entry.position for _, entry in of),
         *_columns([entry for _, entry in of]),
     ]
-    statement = (
-        f"select h.program{''.join(calls)} from fenrun.append_together(%s::text[], %s::bigint[], %b::bytea[], %s::bigint[], %s::bigint[],"
-        f" %b::bytea[], %s::bigint[], %s::bigint[], %s::bigint[], {_COLUMNS}) as h"
+    appended = (
+        "fenrun.append_together(%s::text[], %s::bigint[], %b::bytea[], %s::bigint[], %s::bigint[], %b::bytea[], %s::bigint[], %s::bigint[],"
+        f" %s::bigint[], {_COLUMNS})"
     )
-    cursor = await connection.execute(statement.encode(), parameters)
-    return {program_id for program_id, *_ in await cursor.fetchall()}
+    if together:
+        appended = f"(select array_agg(n) as held, array_agg(program) as program from {appended})"
+    cursor = await connection.execute(f"select h.program{''.join(calls)} from {appended} as h".encode(), parameters)
+    rows = await cursor.fetchall()
+    return set(rows[0][0] or ()) if together else {program_id for program_id, *_ in rows}
+
+
+def _joined(folds: Sequence[Fold]) -> list[str]:
+    """The arguments of several programs' folds, one after the other; an array that none of them filled stays empty."""
+    joined = []
+    for column in zip(*(fold.arguments for fold in folds), strict=True):
+        parts = [part[1:-1] or ",".join(["NULL"] * fold.rows) for part, fold in zip(column, folds, strict=True) if fold.rows]
+        joined.append("{" + ",".join(parts) + "}" if any(part != "{}" for part in column) else "{}")
+    return joined
 
 
 _COLUMNS = "%s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[]"

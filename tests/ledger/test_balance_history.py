@@ -20,7 +20,7 @@ Owner = psycopg.Connection[tuple[Any, ...]]
 ERA = 2**20
 NEW = [
     *("ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql", "ledger/009_found_by_key.sql"),
-    "ledger/010_read_by_key.sql",
+    *("ledger/010_read_by_key.sql", "ledger/011_fold_together.sql"),
 ]
 
 
@@ -106,7 +106,8 @@ def as_it_was(owner: Owner) -> None:
     """Puts the balances back to the one table they had."""
     functions = owner.execute(
         "select oid::regprocedure::text from pg_proc where pronamespace = 'ledger'::regnamespace"
-        " and proname in ('fold_balances', 'fold_balances_once', 'balance_at', 'balances_between')"
+        " and proname in ('fold_balances', 'fold_balances_once', 'fold_balances_together', 'fold_company_together', 'balance_at',"
+        " 'balances_between')"
     ).fetchall()
     for (function,) in functions:
         owner.execute(f"drop function {function}".encode())
