@@ -1,7 +1,7 @@
 """Decisions and laws, each from the first entry on, and what else goes over the entries: in this process one after the other, or shared out
 to all processors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ LARGEST_SHARE, SMALLEST_SHARE = 16_384, 1_000
 # How often a worker says how far it has come, in entries.
 SAY_EVERY = 500
 Progress = Callable[[str, int, int], None]
-# What else goes over the entries once they are folded; what it gives must be picklable.
+# What else goes over the entries once they are folded, by its name; what it gives must be picklable.
 Work = Callable[[], Any]
 
 
@@ -74,7 +74,7 @@ def _decided(state: State, first: int, last: int, history: History, say: Say) ->
         return 0, "", bad.finding
 
 
-def alone(history: History, progress: Progress, rest: Sequence[Work]) -> Folded:
+def alone(history: History, progress: Progress, rest: Mapping[str, Work]) -> Folded:
     """In this process, one after the other."""
     done = 0
 
@@ -85,11 +85,11 @@ def alone(history: History, progress: Progress, rest: Sequence[Work]) -> Folded:
 
     decided, note, finding = _decided(State.empty(history), 1, history.entries, history, say)
     laws = _lawful(history, lambda position: progress("laws", position, history.entries))
-    given = [work() for work in rest] if laws.finding is None else []
+    given = [work() for work in rest.values()] if laws.finding is None else []
     return Folded([one for one in (finding, laws.finding) if one is not None], decided, note, laws, given)
 
 
-def in_processes(history: History, processes: int, progress: Progress, rest: Sequence[Work]) -> Folded:
+def in_processes(history: History, processes: int, progress: Progress, rest: Mapping[str, Work]) -> Folded:
     """This process folds the log as it is recorded; at the end of each share it forks one that decides the next share again, from exactly
     the state that the share began with. So each decision is taken once, and each entry folded twice, however many processors there are.
     """
@@ -126,14 +126,14 @@ def in_processes(history: History, processes: int, progress: Progress, rest: Seq
             except Bad as bad:
                 finding = bad.finding
                 break
-        for number, work in enumerate(rest):
+        for name, work in rest.items():
             room()
-            children.start(("rest", number), partial(_quietly, work))
+            children.start(name, partial(_quietly, work))
         children.wait_for_all()
     finally:
         children.stop()
     laws: Lawful = children.answers.pop("laws")
-    given = [children.answers.pop(("rest", number)) for number in range(len(rest))]
+    given = [children.answers.pop(name) for name in rest]
     found = [answer[2] for answer in children.answers.values() if answer[2] is not None]
     if finding is not None:
         found.append(finding)

@@ -159,7 +159,7 @@ def _fold(asked: Verification, manifest: Manifest, history: History, report: Rep
     segments = range(len(manifest.segments)) if copies.tables_told(manifest) else range(0)
     # As many parts as there are processes, each with the library for tables to load.
     parts = [segments[first :: asked.processes] for first in range(min(asked.processes, len(segments)))]
-    rest = [partial(copies.check_tables, asked.bundle, manifest, history, part) for part in parts]
+    rest = {f"tables {n}": partial(copies.check_tables, asked.bundle, manifest, history, part) for n, part in enumerate(parts, 1)}
     if asked.processes > 1:
         folded = folding.in_processes(history, asked.processes, asked.progress, rest)
     else:
