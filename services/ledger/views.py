@@ -69,7 +69,7 @@ async def balances(connection: Connection, program_id: str, currency: str, as_of
     if as_of.asked:
         enrolled = (
             " and exists (select from fenrun.entries e where e.program_id = m.program_id and e.stream = 'member/' || m.member_id"
-            " and e.stream_version = 1 and e.position <= %s and (%s::bigint is null or e.occurred_us <= %s) offset 0)"
+            " and e.stream_version = 1 and e.position <= %s and (%s::bigint is null or e.occurred_us <= %s))"
         )
         values = [as_of.position, as_of.occurred_us, as_of.occurred_us]
     cursor = await connection.execute(

@@ -316,6 +316,18 @@ def test_an_entry_that_makes_no_row_is_a_finding_and_no_crash(tmp_path: Path) ->
         assert [(one["check"], one["position"]) for one in told["findings"]] == [("decisions", held), ("copies", None)]
 
 
+def test_what_hinders_the_comparison_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+
+    def no_memory(*given: Any) -> None:
+        raise MemoryError
+
+    path = bundle(tmp_path / "b", STORY, with_tables=True)
+    monkeypatch.setattr(tables, "difference", no_memory)
+    with pytest.raises(MemoryError):
+        verified(path)
+
+
 def unreadable(entry: log_pb2.Entry) -> None:
     entry.fact = b"no message"
 

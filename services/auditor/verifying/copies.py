@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fenrun.log.v1 import log_pb2
+from google.protobuf.message import DecodeError
 
 from services.auditor import tables
 from services.auditor.bundle import TRIAL_BALANCE, Manifest, parse_json, read_whole
@@ -65,7 +66,7 @@ def check_tables(bundle: Path, manifest: Manifest, history: History, segments: S
         segment = manifest.segments[number]
         try:
             difference = tables.difference(bundle, number, list(history.read(segment.first_position, segment.last_position)))
-        except Exception as error:  # whatever forged bytes bring about is a finding, not a crash
+        except (DecodeError, ValueError) as error:  # bytes that are no message, an account that is none
             unread = f"the entries from {segment.first_position} on cannot be read as rows: {type(error).__name__}: {error}"
             return Compared(number, Finding("copies", None, unread))
         if difference is not None:
