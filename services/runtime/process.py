@@ -78,6 +78,11 @@ class Connections:
                     await self._pools[number].putconn(connection)
                 finally:
                     self._free[number] += 1
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # So may those that were made while it was one; they answer, and only a write would tell.
+            for pool in self._pools:
+                await pool.drain()
+            raise
         except psycopg.OperationalError:
             # The server may have gone and come back: its other connections are as dead as this one.
             for pool in self._pools:

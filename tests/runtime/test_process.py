@@ -78,6 +78,28 @@ def test_after_the_server_was_away_every_connection_is_a_new_one(dsn: str) -> No
     asyncio.run(story())
 
 
+def test_after_a_standby_took_over_every_connection_is_a_new_one(dsn: str) -> None:
+    """Connections that were made while the database only read answer as ever, and every one of them would fail a write."""
+    name = "only_reads"
+
+    async def story() -> None:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as owner:
+            await owner.execute(f"drop database if exists {name} with (force)")
+            await owner.execute(f"create database {name}")
+            await owner.execute(f"alter database {name} set default_transaction_read_only = on")
+            async with opened(make_conninfo(dsn, dbname=name), 5) as connections:
+                pids = await together(connections, 5)
+                await owner.execute(f"alter database {name} reset default_transaction_read_only")
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                    async with connections.connect() as connection:
+                        await connection.execute("create table lost ()")
+                assert not await together(connections, 5) & pids
+                async with connections.connect() as connection:
+                    await connection.execute("create table kept ()")
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
 def test_one_that_is_lost_and_does_not_come_back_keeps_nobody_from_the_others(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes no more connections: those that are there are used, and the lost one once it takes some again."""
     monkeypatch.setattr(process, "RECONNECT_S", 1)
