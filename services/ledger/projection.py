@@ -48,8 +48,8 @@ MEMBERS = InlineView(
 _BALANCE = ("member_id", "asset", "position", "pending", "available", "reserved", "paid", "debt", "accrued", "reversed", "adjusted")
 # Now, and right after each entry that moved them.
 BALANCES = InlineView("ledger.balances", _BALANCE, 2)
-# An order that its index has: by era (sql/006_newest_balances.sql).
-BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, "position >> 20, position")
+# An order that its index has: by era (sql/012_smaller_history.sql).
+BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, "(position >> 20)::smallint, position")
 COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
 # What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
 DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)

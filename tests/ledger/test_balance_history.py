@@ -20,7 +20,7 @@ Owner = psycopg.Connection[tuple[Any, ...]]
 ERA = 2**20
 NEW = [
     *("ledger/006_newest_balances.sql", "ledger/007_moved_once.sql", "ledger/008_by_key.sql", "ledger/009_found_by_key.sql"),
-    *("ledger/010_read_by_key.sql", "ledger/011_fold_together.sql"),
+    *("ledger/010_read_by_key.sql", "ledger/011_fold_together.sql", "ledger/012_smaller_history.sql"),
 ]
 
 
@@ -71,6 +71,23 @@ def test_history_between_positions_goes_on_from_era_to_era(history: tuple[Owner,
     assert connection.execute("select from ledger.balances_between(%s, 'nobody', 'GBP', 0, 9, null)", [program_id]).fetchall() == []
 
 
+def test_history_is_read_by_its_index_alone(history: tuple[Owner, str, list[int]]) -> None:
+    """However many others the era has moved, and however often the member: no row is read but those that are answered."""
+    connection, program_id, at = history
+    crowd = "select %s, 'm' || mod(n, 50), 'GBP', n, 1, 0, 0, 0, 0, 1, 0, 0 from generate_series(1, 5000) n"
+    connection.execute(f"insert into ledger.balance_history {crowd}".encode(), [program_id])
+    reads = "select sum(coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0)) from pg_stat_xact_user_tables where relname like 'balance%'"
+
+    def read(query: str, *values: object) -> int:
+        [[before]] = connection.execute(reads.encode()).fetchall()
+        connection.execute(query.encode(), [program_id, *values])
+        [[after]] = connection.execute(reads.encode()).fetchall()
+        return int(after - before)
+
+    assert read("select from ledger.balance_at(%s, 'somebody', 'GBP', %s)", at[3]) == 2
+    assert read("select from ledger.balances_between(%s, 'somebody', 'GBP', %s, %s, 2)", at[1], at[-1]) == 3
+
+
 def test_the_history_of_an_earlier_version_is_taken_over(tmp_path: Path, fresh_program_id: Callable[[], str]) -> None:
     with EmbeddedPostgres(tmp_path / "data", durable=False) as database:
         program_id = fresh_program_id()
@@ -111,7 +128,7 @@ def as_it_was(owner: Owner) -> None:
     ).fetchall()
     for (function,) in functions:
         owner.execute(f"drop function {function}".encode())
-    owner.execute("drop table ledger.balances; drop index ledger.balance_history_by_era")
+    owner.execute("drop table ledger.balances; drop index ledger.balance_history_in_era")
     owner.execute("alter table ledger.balance_history rename to balances")
     owner.execute("alter table ledger.balances add primary key (program_id, member_id, asset, position)")
     owner.execute("drop aggregate ledger.added(bigint)")
