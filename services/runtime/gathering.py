@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sized
 
 # Turns of the event loop that the next call takes to the queue it waits in, if it has come in: gRPC takes calls from its sockets one after
-# the other, in a thread of its own. With fewer turns, batches of reads had three calls in them where sixty waited.
-TURNS = 12
+# the other, in a thread of its own. With three turns, batches of reads had three calls in them where sixty waited.
+TURNS = 36
 # How long work goes on at a stretch, in seconds. gRPC takes one call in each turn, so whoever waits, waits for many of these.
 STRETCH_S = 0.0005
 # A turn of the event loop that took less had nothing in it.
