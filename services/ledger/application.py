@@ -1,7 +1,8 @@
 """The ledger as the writer sees it: what to load for a batch of commands, and the domain's decide and evolve on that."""
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -45,7 +46,8 @@ MEMBER_COLUMNS = "member_id, tier, tier_position, locked, referrer_id, binding_p
 BALANCE_COLUMNS = "pending, available, reserved, paid, debt, accrued, reversed, adjusted"
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
-# Members, and places of roles, of one program that are kept from batch to batch; beyond it those that were read first go, half of them all.
+# Members, and places of roles, of one program that are kept from batch to batch; beyond it those that were read first go, half of them all,
+# and of the members those first who stand above nobody else that is kept: others' orders do not ask for them.
 MEMBERS_KEPT = 200_000
 # What folds into the views that members are looked up in.
 FOLDING_MEMBERS = frozenset({"ledger.fold_members", "ledger.fold_standings"})
@@ -124,7 +126,7 @@ class Ledger:
             return 0
         # Orders name places as they like, also such as nobody holds a role at.
         if len(state.members) + len(state.roles) > MEMBERS_KEPT:
-            for member_id in list(islice(state.members, len(state.members) // 2)):
+            for member_id in _forgotten(state.members):
                 del state.members[member_id]
                 state.standings.pop(member_id, None)
             for role in list(islice(state.roles, (len(state.roles) + 1) // 2)):
@@ -167,6 +169,13 @@ class Ledger:
         if recorded and FOLDING_MEMBERS.isdisjoint(folding) and all(plan.hash in self._plans for plan in head.plans):
             kept.plans = await self._plans_at(connection, head.program_id, head.plans)
             await Loading(connection, head.program_id, kept, set(people)).load_members(recorded)
+
+
+def _forgotten(members: Mapping[str, Member | None]) -> list[str]:
+    """The half of them that goes."""
+    above = {member.referrer_id for member in members.values() if member}
+    below = (member_id for member_id in members if member_id not in above)
+    return list(islice(chain(below, (member_id for member_id in members if member_id in above)), len(members) // 2))
 
 
 class Loading:
@@ -479,10 +488,12 @@ class Loading:
             cursor = await self._connection.execute(statement, [self._program_id, array(members), depth])
         else:
             cursor = await self._whole_paths(members)
-        for row in await cursor.fetchall():
-            books.members[row[0]] = Member(*row[1:7])
-            if row[7] is not None:
-                books.standings[row[0]] = Standing(*row[7:])
+        for member_id, tier, tier_position, locked, referrer_id, binding_position, touch_position, *standing in await cursor.fetchall():
+            # Many are kept: what is the same is kept once.
+            touch_position = tier_position if touch_position == tier_position else touch_position
+            books.members[member_id] = Member(sys.intern(tier), tier_position, locked, referrer_id, binding_position, touch_position)
+            if standing[0] is not None:
+                books.standings[member_id] = Standing(*standing)
 
     async def _whole_paths(self, members: Collection[str]) -> AsyncCursor[tuple[Any, ...]]:
         """The same with everybody above them. Whoever stands above several is there once."""

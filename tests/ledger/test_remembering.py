@@ -127,6 +127,20 @@ def test_a_trial_balance_is_that_of_the_entries_that_are_there(dsn: str) -> None
     assert asyncio.run(story()) == [(1000, -1000)] * 2 + [(700, -700)] * 2
 
 
+def test_who_stands_above_others_is_remembered_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them go: first those below, those met first before others; then those above, likewise."""
+    monkeypatch.setattr(application, "MEMBERS_KEPT", 5)
+    line = {"top": Member(), "b": Member(referrer_id="top"), "nobody": None, "c": Member(referrer_id="b"), "d": Member(referrer_id="top")}
+    books = Books(complete=False, members={**line})
+    assert Ledger().keep(books) == 5
+    books.members["e"] = Member(referrer_id="c")
+    assert Ledger().keep(books) == 3
+    assert list(books.members) == ["top", "b", "c"]
+    books.members |= {"f": Member(referrer_id="x"), "x": Member(referrer_id="y"), "y": Member(referrer_id="z")}
+    assert Ledger().keep(books) == 3
+    assert list(books.members) == ["b", "x", "y"]
+
+
 def test_places_of_roles_take_room_as_members_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Orders may name a new place each time, and nobody need hold a role there."""
     monkeypatch.setattr(application, "MEMBERS_KEPT", 3)
