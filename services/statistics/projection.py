@@ -15,27 +15,30 @@ import contextlib
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from operator import add as add_up
-from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from services.kernel.decider import Entry
 from services.runtime import eventlog
 from services.runtime.eventlog import Connection, array, integers, keyed, texts
-from services.runtime.projecting import First, Folding, FollowedView, Row
+from services.runtime.projecting import First, Folding, FollowedView, Row, View
 from services.runtime.stored import Stored
 from services.statistics import codec
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Locked, Paid, Rule
-from services.statistics.domain.figures import IN_ALL, Figures, Member, Source, Volume, fold, source_of
+from services.statistics.domain.figures import Earning, Figures, Member, Source, Volume, fold, latest, source_of
 
 SQL = Path(__file__).resolve().parent / "sql"
 NAME = "statistics"
 MEMBERS = FollowedView("statistics.members", ("member_id", "locked", "referrer_id", "locked_month", "paid"), 1)
 BINDINGS = FollowedView("statistics.bindings", ("member_id", "position", "referrer_id"), 2)
 SOURCES = FollowedView("statistics.sources", ("source", "remaining_minor"), 1)
-VOLUMES = FollowedView("statistics.volumes", ("month", "member_id", "own_minor", "direct_minor", "team_minor"), 2)
-INCOME = FollowedView("statistics.income", ("asset", "month", "rule_id", "member_id", "amount"), 4)
-VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, INCOME)
+_VOLUME, _VOLUME_IN_ALL = ("own_minor", "direct_minor", "team_minor"), ("own_all_minor", "direct_all_minor", "team_all_minor")
+# A member's last month and all of them in one row, which is what an order changes; the months before are apart.
+VOLUMES = FollowedView("statistics.volumes", ("member_id", "month", *_VOLUME, *_VOLUME_IN_ALL), 1)
+EARLIER_VOLUMES = FollowedView("statistics.earlier_volumes", ("member_id", "month", *_VOLUME), 2)
+INCOME = FollowedView("statistics.income", ("member_id", "asset", "rule_id", "month", "amount", "amount_all"), 3)
+EARLIER_INCOME = FollowedView("statistics.earlier_income", ("member_id", "asset", "rule_id", "month", "amount"), 4)
+VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, EARLIER_VOLUMES, INCOME, EARLIER_INCOME)
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
 # Of the whole log in memory: so many orders, tasks and periods, and so many changes of volume that have not climbed yet. Each takes some
@@ -76,13 +79,13 @@ class Statistics:
             need.people.discard("")
         if buyers := {program_id: need.buyers for program_id, need in needs.items() if need.buyers}:
             cursor = await connection.execute(
-                "select a.program_id, v.member_id, v.own_minor from unnest(%s::text[], %s::text[]) as a(program_id, names)"
-                " cross join lateral (select * from statistics.volumes where program_id = a.program_id and month = %s"
+                "select a.program_id, v.member_id, v.own_all_minor from unnest(%s::text[], %s::text[]) as a(program_id, names)"
+                " cross join lateral (select * from statistics.volumes where program_id = a.program_id"
                 " and member_id = any(a.names::text[]) offset 0) v",
-                [*keyed(buyers), IN_ALL],
+                keyed(buyers),
             )
-            for program_id, member_id, own_minor in await cursor.fetchall():
-                figures[program_id].remaining[member_id] = own_minor
+            for program_id, member_id, own_all_minor in await cursor.fetchall():
+                figures[program_id].remaining[member_id] = own_all_minor
         if members := {program_id: need.members for program_id, need in needs.items() if need.members}:
             cursor = await connection.execute(
                 "select a.program_id, m.member_id, m.locked, m.referrer_id, m.locked_month, m.paid"
@@ -221,36 +224,41 @@ async def _write(connection: Connection, figures: Mapping[str, Figures]) -> None
             " on conflict (program_id, source) do update set remaining_minor = excluded.remaining_minor",
             [texts(programs), texts(names), integers(remaining)],
         )
-    volumes = []
-    for program_id, of in each:
-        changes = of.volumes()
-        volumes += [(program_id, month, member_id, *changes[member_id, month]) for member_id, month in sorted(changes, key=_month_first)]
-    if volumes:
-        programs, months, names, own, direct, team = zip(*volumes, strict=True)
+    volumes = [(program_id, *volume_rows(of.volumes())) for program_id, of in each]
+    income = [(program_id, *income_rows(of.earnings)) for program_id, of in each]
+    await _fold(connection, VOLUMES, [(program_id, *row) for program_id, rows, _ in volumes for row in sorted(rows)])
+    await _fold(connection, EARLIER_VOLUMES, [(program_id, *row) for program_id, _, rows in volumes for row in sorted(rows)])
+    await _fold(connection, INCOME, [(program_id, *row) for program_id, rows, _ in income for row in sorted(rows)])
+    await _fold(connection, EARLIER_INCOME, [(program_id, *row) for program_id, _, rows in income for row in sorted(rows)])
+
+
+async def _fold(connection: Connection, view: View, changes: Sequence[Row]) -> None:
+    """Adds changes to a view's rows, in the database: for each key one, behind its program."""
+    if changes:
+        kinds = ["text" if isinstance(value, str) else "bigint" for value in changes[0]]
+        columns = zip(*changes, strict=True)
         await connection.execute(
-            "insert into statistics.volumes as v"
-            " select * from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
-            " on conflict (program_id, month, member_id) do update set own_minor = v.own_minor + excluded.own_minor,"
-            " direct_minor = v.direct_minor + excluded.direct_minor, team_minor = v.team_minor + excluded.team_minor",
-            [texts(programs), texts(months), texts(names), integers(own), integers(direct), integers(team)],
-        )
-    earnings = []
-    for program_id, of in each:
-        income = of.income()
-        earnings += [(program_id, *one, income[one]) for one in sorted(income, key=_by_asset_and_month)]
-    if earnings:
-        programs, names, assets, rules, months, amounts = zip(*earnings, strict=True)
-        await connection.execute(
-            "insert into statistics.income as i"
-            " select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[])"
-            " on conflict (program_id, asset, month, rule_id, member_id) do update set amount = i.amount + excluded.amount",
-            [texts(programs), texts(assets), texts(months), texts(rules), texts(names), integers(amounts)],
+            f"select statistics.fold_{view.name.partition('.')[2]}({', '.join(f'%s::{kind}[]' for kind in kinds)})".encode(),
+            [texts(column) if kind == "text" else integers(column) for kind, column in zip(kinds, columns, strict=True)],
         )
 
 
-# The order of the rows' keys.
-_month_first = itemgetter(1, 0)
-_by_asset_and_month = attrgetter("asset", "month", "rule_id", "member_id")
+def volume_rows(by_month: Mapping[tuple[str, str], Volume]) -> tuple[list[Row], list[Row]]:
+    """Rows of VOLUMES and EARLIER_VOLUMES."""
+    found, earlier = latest(by_month)
+    return (
+        [(member_id, last.month, *last.amounts, *last.in_all) for member_id, last in found.items()],
+        [(member_id, month, *amounts) for (member_id, month), amounts in earlier.items()],
+    )
+
+
+def income_rows(by_month: Mapping[tuple[Earning, str], int]) -> tuple[list[Row], list[Row]]:
+    """Rows of INCOME and EARLIER_INCOME."""
+    found, earlier = latest({key: (amount,) for key, amount in by_month.items()})
+    return (
+        [(*earning, last.month, *last.amounts, *last.in_all) for earning, last in found.items()],
+        [(*earning, month, *amounts) for (earning, month), amounts in earlier.items()],
+    )
 
 
 def folding(first: First) -> Folding:
@@ -296,12 +304,16 @@ def folding(first: First) -> Folding:
     def rows() -> dict[str, Collection[Row]]:
         climb()
         left = remaining | {name: figures.sources[name].remaining_minor for name in figures.sources_changed}
+        last_volumes, earlier_volumes = volume_rows(volumes)
+        last_income, earlier_income = income_rows(figures.earnings)
         return {
             MEMBERS.name: [(member_id, *member) for member_id, member in figures.members.items()],
             BINDINGS.name: figures.moves,
             SOURCES.name: [*left.items()],
-            VOLUMES.name: [(month, member_id, *volume) for (member_id, month), volume in volumes.items()],
-            INCOME.name: [(one.asset, one.month, one.rule_id, one.member_id, amount) for one, amount in figures.income().items()],
+            VOLUMES.name: last_volumes,
+            EARLIER_VOLUMES.name: earlier_volumes,
+            INCOME.name: last_income,
+            EARLIER_INCOME.name: earlier_income,
         }
 
     return Folding(VIEWS, add, rows)

@@ -171,6 +171,39 @@ def test_what_comes_and_goes_within_one_batch_leaves_what_the_log_leaves(shop: C
     assert shop.differences() == []
 
 
+@pytest.mark.parametrize("randomness", range(3))
+def test_months_may_come_in_any_order(shop: Client, randomness: int) -> None:
+    """Batch by batch, with refunds of any month: what a month's board says, what a member's months say, and what all months come to."""
+    random = Random(randomness)
+    volumes, told = Counter[tuple[str, str]]({(member, "2026-01"): 1000 for member in "ABCD"}), list[tuple[str, str, str]]()
+    for number in range(40):
+        if told and random.random() < 0.2:
+            order_id, buyer, month = told.pop(random.randrange(len(told)))
+            shop.refund(f"back-{order_id}", order_id, (1, 0, 60), at=200)
+            volumes[buyer, month] -= 60
+        else:
+            on_day, buyer = random.choice([(5, "2026-01"), (35, "2026-02"), (65, "2026-03"), (95, "2026-04")]), random.choice("CD")
+            shop.order(f"o-{number}", buyer, line(1, 100 + number), at=on_day[0])
+            told.append((f"o-{number}", buyer, on_day[1]))
+            volumes[buyer, on_day[1]] += 100 + number
+        if random.random() < 0.5:
+            shop.figures("A")
+    assert shop.differences() == []
+    months = {month for _, month in volumes}
+    for member in "CD":
+        found = shop.figures(member)
+        assert {one.month: one.own_volume_minor for one in found.months} == {month: volumes[member, month] for month in months}
+        assert found.in_all.own_volume_minor == sum(volumes[member, month] for month in months)
+    for month in months:
+        team = volumes["C", month] + volumes["D", month]
+        assert shop.board(pb.BOARD_DIRECT_VOLUME, month)[0][1:] == ("B", team)
+        assert next(place for place in shop.board(pb.BOARD_TEAM_VOLUME, month) if place[1] == "B")[2] == team
+        earned = sum(one.income_minor for one in shop.figures("B").months if one.month == month)
+        assert next(place for place in shop.board(pb.BOARD_INCOME, month) if place[1] == "B")[2] == earned > 0
+    figures = shop.figures("B")
+    assert figures.in_all.income_minor == sum(one.income_minor for one in figures.months)
+
+
 # Orders and changes of volume that are kept while a whole log is folded: more than there are, none, a few.
 KEPT = ((10_000, 10_000), (0, 0), (5, 7))
 
@@ -289,8 +322,10 @@ SPOILS = [
     ("statistics.members", "update statistics.members set paid = not paid where program_id = %s and member_id = 'B'"),
     ("statistics.bindings", "delete from statistics.bindings where program_id = %s and member_id = 'C'"),
     ("statistics.sources", "update statistics.sources set remaining_minor = remaining_minor + 1 where program_id = %s"),
-    ("statistics.volumes", "update statistics.volumes set team_minor = 1 where program_id = %s and month = ''"),
-    ("statistics.income", "insert into statistics.income values (%s, '', '', 'first', 'ghost', 1)"),
+    ("statistics.volumes", "update statistics.volumes set team_minor = 1 where program_id = %s"),
+    ("statistics.earlier_volumes", "insert into statistics.earlier_volumes values (%s, '2025-12', 'ghost', 1, 0, 0)"),
+    ("statistics.income", "insert into statistics.income values (%s, 'ghost', '', 'first', '2026-01', 1, 1)"),
+    ("statistics.earlier_income", "insert into statistics.earlier_income values (%s, '2025-12', '', 'first', 'ghost', 1)"),
 ]
 
 
@@ -356,7 +391,7 @@ def test_an_entry_that_cannot_be_folded_goes_into_quarantine_and_the_rest_goes_o
         if step.WhichOneof("step") == "result"
     }
     assert not results["log"].equal
-    assert [(one.equal, one.quarantined_count) for name, one in results.items() if name.startswith("statistics.")] == [(True, 2)] * 5
+    assert [(one.equal, one.quarantined_count) for name, one in results.items() if name.startswith("statistics.")] == [(True, 2)] * 7
 
     def rebuild() -> set[int]:
         """How many entries are in quarantine after it."""

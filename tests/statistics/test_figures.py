@@ -1,5 +1,6 @@
 """The figures folded purely: what each kind of entry changes, and how volume climbs."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from services.kernel.decider import Entry
 from services.runtime.stored import Stored
 from services.statistics import codec, projection
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
-from services.statistics.domain.figures import Earning, Figures, Volume, fold, month_of
+from services.statistics.domain.figures import Earning, Figures, Latest, Volume, fold, latest, month_of
 from services.statistics.domain.places import Placement, climb
 from services.statistics.projection import folding
 from tests.given import DAY_ONE, day
@@ -56,14 +57,14 @@ def test_months_are_calendar_months_in_utc() -> None:
 def test_volume_climbs_to_everybody_above() -> None:
     figures = told(PLAN, Locked("B", "A"), order("o", "C", 500, lock=Locked("C", "B")))
     expected = {"C": Volume(500, 0, 0), "B": Volume(0, 500, 500), "A": Volume(0, 0, 500)}
-    assert figures.volumes() == {(member, month): volume for member, volume in expected.items() for month in ("2026-01", "")}
+    assert figures.volumes() == {(member, "2026-01"): volume for member, volume in expected.items()}
 
 
 def test_those_who_lock_later_get_nothing_of_an_earlier_order() -> None:
     """B was not yet locked to A when C bought."""
     figures = told(PLAN, order("o", "C", 500, lock=Locked("C", "B")), Locked("B", "A"), order("p", "C", 70))
-    assert figures.volumes()["B", ""] == Volume(0, 570, 570)
-    assert figures.volumes()["A", ""] == Volume(0, 0, 70)
+    assert figures.volumes()["B", "2026-01"] == Volume(0, 570, 570)
+    assert figures.volumes()["A", "2026-01"] == Volume(0, 0, 70)
 
 
 def test_a_correction_counts_for_later_orders_and_not_for_refunds_of_earlier_ones() -> None:
@@ -76,16 +77,16 @@ def test_a_correction_counts_for_later_orders_and_not_for_refunds_of_earlier_one
         order("after", "C", 70),
         refund("before", 300),
     )
-    assert figures.volumes()["A", ""] == Volume(0, 0, 200)
-    assert figures.volumes()["Z", ""] == Volume(0, 0, 70)
-    assert figures.volumes()["B", ""] == Volume(0, 270, 270)
+    assert figures.volumes()["A", "2026-01"] == Volume(0, 0, 200)
+    assert figures.volumes()["Z", "2026-01"] == Volume(0, 0, 70)
+    assert figures.volumes()["B", "2026-01"] == Volume(0, 270, 270)
     assert figures.members["B"].referrer_id == "Z"
     assert figures.members["B"].locked_month == "2026-01"
 
 
 def test_a_refund_counts_in_the_month_of_the_order() -> None:
     figures = told(PLAN, order("o", "C", 500, lock=Locked("C", "")), (refund("o", 200), MARCH))
-    assert figures.volumes() == {("C", "2026-01"): Volume(300), ("C", ""): Volume(300)}
+    assert figures.volumes() == {("C", "2026-01"): Volume(300)}
 
 
 def test_an_order_stands_until_all_of_it_is_refunded() -> None:
@@ -105,21 +106,21 @@ def test_a_voided_order_leaves_nothing() -> None:
         refund("o", None, *undone),
     )
     assert set(figures.volumes().values()) == {Volume()}
-    assert set(figures.income().values()) == {0}
+    assert set(figures.earnings.values()) == {0}
     assert not figures.members["C"].paid
 
 
 def test_a_released_binding_is_nobodys_invite_and_later_orders_climb_no_more() -> None:
     figures = told(PLAN, order("o", "C", 500, lock=Locked("C", "A")), refund("o", 500, released="C"), order("p", "C", 70))
     assert not figures.members["C"].locked
-    assert figures.volumes()["A", ""] == Volume()
+    assert figures.volumes()["A", "2026-01"] == Volume()
 
 
 def test_income_is_kept_by_rule_and_asset_without_breakage() -> None:
     shares = (Share(0, 1, 50), Share(0, 2, 7), Share(1, 1, 3), Share(0, 0, 99))
     figures = told(PLAN, order("o", "C", 500, *shares, payees=["A", "B"]), (refund("o", 200, Share(0, 1, -20)), MARCH))
     expected = {("A", "", "first"): 30, ("B", "", "first"): 7, ("A", "points", "gift"): 3}
-    assert figures.income() == {Earning(*key, month): amount for key, amount in expected.items() for month in ("2026-01", "")}
+    assert figures.earnings == {(Earning(*key), "2026-01"): amount for key, amount in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_a_period_counts_in_the_month_it_begins_and_is_corrected_there() -> None
         (read("period.closed.v1", log_pb2.PeriodClosed(period_id="2026-02"), decided), MARCH),
         (read("period.corrected.v1", log_pb2.PeriodCorrected(period_id="2026-02"), corrected), MARCH + 40),
     )
-    assert figures.income() == {Earning("A", "", "first", "2026-02"): 380, Earning("A", "", "first", ""): 380}
+    assert figures.earnings == {(Earning("A", "", "first"), "2026-02"): 380}
     assert figures.volumes() == {}
 
 
@@ -226,8 +227,16 @@ def test_a_task_gives_income_and_no_volume() -> None:
     decided = log_pb2.TaskDoneDecision(plan_position=1, people=[log_pb2.Person(member_id="A")])
     decided.lines.add(line_no=0).shares.add(rule_index=1, payee=1, amount_minor=10)
     figures = told(PLAN, read("task.done.v1", log_pb2.TaskDone(task_id="t", member_id="A"), decided))
-    assert figures.income()[Earning("A", "points", "gift", "2026-01")] == 10
+    assert figures.earnings[Earning("A", "points", "gift"), "2026-01"] == 10
     assert figures.volumes() == {}
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["2025-12", "2026-01", "2026-02"])])
+def test_the_last_month_is_kept_with_all_months_whichever_is_told_first(order: Sequence[str]) -> None:
+    amounts = {"2025-12": (1, 10), "2026-01": (2, 20), "2026-02": (4, 40)}
+    found, earlier = latest({("A", month): amounts[month] for month in order} | {("B", "2026-01"): (8, 80)})
+    assert found == {"A": Latest("2026-02", (4, 40), (7, 70)), "B": Latest("2026-01", (8, 80), (8, 80))}
+    assert earlier == {("A", "2025-12"): (1, 10), ("A", "2026-01"): (2, 20)}
 
 
 # ---------------------------------------------------------------- the whole log in memory
@@ -257,10 +266,10 @@ def test_however_little_is_kept_the_rows_are_the_same(monkeypatch: pytest.Monkey
     monkeypatch.setattr(projection, "PLACEMENTS_KEPT", placements)
     found = rows({"order/o": entry(2, STORY[1])}.get, *STORY)
     assert found["statistics.sources"] == [("order/o", 0)]
-    assert found["statistics.volumes"] == [
-        (month, *volume) for month in ("", "2026-01") for volume in (("A", 0, 9, 9), ("C", 9, 0, 0), ("D", 70, 0, 0))
-    ]
-    assert found["statistics.income"] == [("", month, "first", "A", 0) for month in ("", "2026-01")]
+    volumes = {"A": (0, 9, 9), "C": (9, 0, 0), "D": (70, 0, 0)}
+    assert found["statistics.volumes"] == [(member, "2026-01", *volume, *volume) for member, volume in volumes.items()]
+    assert found["statistics.income"] == [("A", "", "first", "2026-01", 0, 0)]
+    assert found["statistics.earlier_volumes"] == found["statistics.earlier_income"] == []
 
 
 @pytest.mark.parametrize(

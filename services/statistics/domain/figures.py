@@ -10,20 +10,17 @@
 Used twice: live on what a batch touches, and for verifying and rebuilding on the whole log. `fold` changes nothing when it raises.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from operator import add
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, TypeVar, assert_never
 
 from services.kernel.decider import Entry
 from services.kernel.times import DAY_US, EARLIEST_US, EPOCH
 from services.statistics.domain.facts import Changed, Corrected, Enrolled, Fact, Locked, Paid, PlanPublished, Rule, Share
 from services.statistics.domain.places import Placement, climb, referrer_at
-
-# The month of the rows that add up all months.
-IN_ALL = ""
 
 
 class Member(NamedTuple):
@@ -63,7 +60,9 @@ class Earning(NamedTuple):
     member_id: str
     asset: str
     rule_id: str
-    month: str
+
+
+Key = TypeVar("Key")
 
 
 @dataclass(slots=True)
@@ -85,10 +84,11 @@ class Figures:
     # (member, position, referrer): bindings that moved.
     moves: list[tuple[str, int, str]] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
-    earnings: dict[Earning, int] = field(default_factory=dict)
+    # By month.
+    earnings: dict[tuple[Earning, str], int] = field(default_factory=dict)
 
     def volumes(self) -> dict[tuple[str, str], Volume]:
-        """{(member, month): change}, with IN_ALL for all months together. Raises ValueError where the bindings form a circle."""
+        """{(member, month): change}. Raises ValueError where the bindings form a circle."""
         own: dict[tuple[str, str], int] = {}
         direct: dict[tuple[str, str], int] = {}
         for member_id, position, month, amount in self.placements:
@@ -97,20 +97,34 @@ class Figures:
             if referrer_id:
                 direct[referrer_id, month] = direct.get((referrer_id, month), 0) + amount
         team = climb(self.histories, self.placements)
-        found = {key: Volume(own.get(key, 0), direct.get(key, 0), team.get(key, 0)) for key in own.keys() | team.keys()}
-        in_all: dict[str, Volume] = {}
-        for (member_id, _), volume in found.items():
-            before = in_all.get(member_id)
-            in_all[member_id] = volume if before is None else Volume(*map(add, before, volume))
-        return found | {(member_id, IN_ALL): volume for member_id, volume in in_all.items()}
+        return {key: Volume(own.get(key, 0), direct.get(key, 0), team.get(key, 0)) for key in own.keys() | team.keys()}
 
-    def income(self) -> dict[Earning, int]:
-        """{earning: change}, with IN_ALL for all months together."""
-        found = dict(self.earnings)
-        for (member_id, asset, rule_id, _), amount in self.earnings.items():
-            in_all = Earning(member_id, asset, rule_id, IN_ALL)
-            found[in_all] = found.get(in_all, 0) + amount
-        return found
+
+class Latest(NamedTuple):
+    """Amounts of somebody's last month, and those of all their months together."""
+
+    month: str
+    amounts: tuple[int, ...]
+    in_all: tuple[int, ...]
+
+
+def latest(by_month: Mapping[tuple[Key, str], tuple[int, ...]]) -> tuple[dict[Key, Latest], dict[tuple[Key, str], tuple[int, ...]]]:
+    """{key: its last month}, and what is of months before."""
+    found: dict[Key, Latest] = {}
+    earlier: dict[tuple[Key, str], tuple[int, ...]] = {}
+    for (key, month), amounts in by_month.items():
+        before = found.get(key)
+        if before is None:
+            found[key] = Latest(month, amounts, amounts)
+            continue
+        in_all = tuple(map(add, before.in_all, amounts))
+        if before.month < month:
+            earlier[key, before.month] = before.amounts
+            found[key] = Latest(month, amounts, in_all)
+        else:
+            earlier[key, month] = amounts
+            found[key] = Latest(before.month, before.amounts, in_all)
+    return found, earlier
 
 
 def month_of(us: int) -> str:
@@ -213,17 +227,17 @@ def _volume(figures: Figures, order: Source, amount_minor: int) -> None:
     figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
 
 
-def _earned(figures: Figures, source: Source, shares: Sequence[Share]) -> list[tuple[Earning, int]]:
+def _earned(figures: Figures, source: Source, shares: Sequence[Share]) -> list[tuple[tuple[Earning, str], int]]:
     """What shares give whom; breakage and nothing left out."""
     earned = []
     rules = figures.plans[source.plan_position] if shares else ()
     for rule_index, payee, amount in shares:
         if payee and amount:
             rule = rules[rule_index]
-            earned.append((Earning(source.payees[payee - 1], rule.asset, rule.id, source.month), amount))
+            earned.append(((Earning(source.payees[payee - 1], rule.asset, rule.id), source.month), amount))
     return earned
 
 
-def _earn(figures: Figures, earned: Sequence[tuple[Earning, int]]) -> None:
+def _earn(figures: Figures, earned: Sequence[tuple[tuple[Earning, str], int]]) -> None:
     for earning, amount in earned:
         figures.earnings[earning] = figures.earnings.get(earning, 0) + amount
