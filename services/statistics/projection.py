@@ -2,8 +2,8 @@
 
 Why team volume is kept and not computed when it is asked for. Asked for, one member's is a walk over their downline, but a leaderboard
 needs everybody's: at 100,000 members about a second of processor time for every position it is asked at, in the process that also takes
-orders. Kept, a board is one scan of a month's rows. The price is paid per batch and not per order: the path above all buyers of a batch is
-read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once a month touched. A tree of usual
+orders. Kept, a board is one scan of everybody's rows. The price is paid per batch and not per order: the path above all buyers of a batch is
+read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once. A tree of usual
 depth costs a few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 8,000, so a
 follower that falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the
 measurements.
