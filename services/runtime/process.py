@@ -21,6 +21,8 @@ RECONNECT_S = 5
 FIRST, FIRST_S = 3, 0.5
 # How long it is waited for one of the last, in seconds.
 LEND_S = 5.0
+# While a database only reads, all connections are replaced after so many seconds at the earliest: whoever reads uses them meanwhile.
+RENEW_S = 0.1
 
 
 class Connections:
@@ -38,6 +40,8 @@ class Connections:
         self._free = [*sizes]
         # Until when each is passed over.
         self._missing = [0.0 for _ in sizes]
+        # Whether a write has failed since the connections were renewed, because its server only reads; and when that was.
+        self._only_reads, self._renewed_s = False, -RENEW_S
         self._pools = [
             AsyncConnectionPool[Connection](
                 dsn,
@@ -63,6 +67,7 @@ class Connections:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
         """Lends one while the block lasts. Raises PoolTimeout where there is none for LEND_S."""
+        await self._renew()
         try:
             number, connection = await self._lend()
             try:
@@ -80,8 +85,8 @@ class Connections:
                     self._free[number] += 1
         except psycopg.errors.ReadOnlySqlTransaction:
             # So may those that were made while it was one; they answer, and only a write would tell.
-            for pool in self._pools:
-                await pool.drain()
+            self._only_reads = True
+            await self._renew()
             raise
         except psycopg.OperationalError:
             # The server may have gone and come back: its other connections are as dead as this one.
@@ -89,6 +94,13 @@ class Connections:
                 with contextlib.suppress(psycopg.Error):
                     await pool.check()
             raise
+
+    async def _renew(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._only_reads and now_s >= self._renewed_s + RENEW_S:
+            self._only_reads, self._renewed_s = False, now_s
+            for pool in self._pools:
+                await pool.drain()
 
     async def _lend(self) -> tuple[int, Connection]:
         """(of which pool, a connection)"""

@@ -2,11 +2,10 @@
 
 Why team volume is kept and not computed when it is asked for. Asked for, one member's is a walk over their downline, but a leaderboard
 needs everybody's: at 100,000 members about a second of processor time for every position it is asked at, in the process that also takes
-orders. Kept, a board is one scan of everybody's rows. The price is paid per batch and not per order: the path above all buyers of a batch is
-read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once. A tree of usual
-depth costs a few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 8,000, so a
-follower that falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the
-measurements.
+orders. Kept, a board is one scan of everybody's rows. The price is paid per batch and not per order: the path above all buyers of a batch
+is read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once. A tree of usual depth costs a
+few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 8,000, so a follower that
+falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the measurements.
 
 Invites and cohorts are counted when they are asked for: they need no tree.
 """
@@ -35,9 +34,9 @@ SOURCES = FollowedView("statistics.sources", ("source", "remaining_minor"), 1)
 _VOLUME, _VOLUME_IN_ALL = ("own_minor", "direct_minor", "team_minor"), ("own_all_minor", "direct_all_minor", "team_all_minor")
 # A member's last month and all of them in one row, which is what an order changes; the months before are apart.
 VOLUMES = FollowedView("statistics.volumes", ("member_id", "month", *_VOLUME, *_VOLUME_IN_ALL), 1)
-EARLIER_VOLUMES = FollowedView("statistics.earlier_volumes", ("member_id", "month", *_VOLUME), 2)
+EARLIER_VOLUMES = FollowedView("statistics.earlier_volumes", ("month", "member_id", *_VOLUME), 2)
 INCOME = FollowedView("statistics.income", ("member_id", "asset", "rule_id", "month", "amount", "amount_all"), 3)
-EARLIER_INCOME = FollowedView("statistics.earlier_income", ("member_id", "asset", "rule_id", "month", "amount"), 4)
+EARLIER_INCOME = FollowedView("statistics.earlier_income", ("month", "asset", "rule_id", "member_id", "amount"), 4)
 VIEWS = (MEMBERS, BINDINGS, SOURCES, VOLUMES, EARLIER_VOLUMES, INCOME, EARLIER_INCOME)
 # Plan versions kept parsed; beyond it the oldest go.
 PLANS_KEPT = 10_000
@@ -248,7 +247,7 @@ def volume_rows(by_month: Mapping[tuple[str, str], Volume]) -> tuple[list[Row], 
     found, earlier = latest(by_month)
     return (
         [(member_id, last.month, *last.amounts, *last.in_all) for member_id, last in found.items()],
-        [(member_id, month, *amounts) for (member_id, month), amounts in earlier.items()],
+        [(month, member_id, *amounts) for (member_id, month), amounts in earlier.items()],
     )
 
 
@@ -257,7 +256,7 @@ def income_rows(by_month: Mapping[tuple[Earning, str], int]) -> tuple[list[Row],
     found, earlier = latest({key: (amount,) for key, amount in by_month.items()})
     return (
         [(*earning, last.month, *last.amounts, *last.in_all) for earning, last in found.items()],
-        [(*earning, month, *amounts) for (earning, month), amounts in earlier.items()],
+        [(month, one.asset, one.rule_id, one.member_id, *amounts) for (one, month), amounts in earlier.items()],
     )
 
 

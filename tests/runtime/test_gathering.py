@@ -25,7 +25,11 @@ async def arrive(waiting: list[int], number: int, turns: int) -> None:
         pytest.param(9, 1, 9, 9, id="there are enough"),
     ],
 )
-def test_company_is_waited_for_as_long_as_more_of_it_comes(first: int, turns: int, enough: int, found: int) -> None:
+def test_company_is_waited_for_as_long_as_more_of_it_comes(
+    monkeypatch: pytest.MonkeyPatch, first: int, turns: int, enough: int, found: int
+) -> None:
+    monkeypatch.setattr(gathering, "COMPANY_S", 3600.0)
+
     async def story() -> int:
         waiting = [-1] * first
         arriving = asyncio.create_task(arrive(waiting, 20, turns))
@@ -35,6 +39,21 @@ def test_company_is_waited_for_as_long_as_more_of_it_comes(first: int, turns: in
         return gathered
 
     assert asyncio.run(story()) == found
+
+
+def test_company_is_not_waited_for_beyond_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside long work a turn may take as long as work goes on at a stretch."""
+    monkeypatch.setattr(gathering, "COMPANY_S", -1.0)
+
+    async def story() -> int:
+        waiting = [-1]
+        arriving = asyncio.create_task(arrive(waiting, 20, 1))
+        await gather(waiting, 50)
+        gathered = len(waiting)
+        await arriving
+        return gathered
+
+    assert asyncio.run(story()) < 3
 
 
 @pytest.mark.parametrize(("stretch_s", "seen"), [(-1.0, list(range(10))), (3600.0, [10])])

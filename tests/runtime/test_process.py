@@ -78,7 +78,7 @@ def test_after_the_server_was_away_every_connection_is_a_new_one(dsn: str) -> No
     asyncio.run(story())
 
 
-def test_after_a_standby_took_over_every_connection_is_a_new_one(dsn: str) -> None:
+def test_after_a_standby_took_over_every_connection_is_a_new_one(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that were made while the database only read answer as ever, and every one of them would fail a write."""
     name = "only_reads"
 
@@ -96,6 +96,18 @@ def test_after_a_standby_took_over_every_connection_is_a_new_one(dsn: str) -> No
                 assert not await together(connections, 5) & pids
                 async with connections.connect() as connection:
                     await connection.execute("create table kept ()")
+                # Not with every write that fails, as long as the database only reads, but all of them in the end.
+                monkeypatch.setattr(process, "RENEW_S", 1000)
+                pids = await together(connections, 5)
+                for _ in range(3):
+                    async with connections.connect() as connection:
+                        await connection.execute("set default_transaction_read_only = on")
+                    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                        async with connections.connect() as connection:
+                            await connection.execute("create table lost ()")
+                    assert len(await together(connections, 5) & pids) == 4
+                monkeypatch.setattr(process, "RENEW_S", 0)
+                assert not await together(connections, 5) & pids
 
     asyncio.run(asyncio.wait_for(story(), 30))
 

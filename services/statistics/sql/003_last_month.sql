@@ -142,20 +142,18 @@ $$;
 
 -- Changes of months that are nobody's last.
 create function statistics.fold_earlier_volumes(
-  p_program text[], p_member text[], p_month text[], p_own bigint[], p_direct bigint[], p_team bigint[]
+  p_program text[], p_month text[], p_member text[], p_own bigint[], p_direct bigint[], p_team bigint[]
 ) returns void language sql set plan_cache_mode = force_generic_plan as $$
   insert into statistics.earlier_volumes as e
-  select program_id, month, member_id, own_minor, direct_minor, team_minor
-    from unnest(p_program, p_member, p_month, p_own, p_direct, p_team) as c(program_id, member_id, month, own_minor, direct_minor, team_minor)
+  select * from unnest(p_program, p_month, p_member, p_own, p_direct, p_team)
   on conflict (program_id, month, member_id) do update set own_minor = e.own_minor + excluded.own_minor,
      direct_minor = e.direct_minor + excluded.direct_minor, team_minor = e.team_minor + excluded.team_minor
 $$;
 
 create function statistics.fold_earlier_income(
-  p_program text[], p_member text[], p_asset text[], p_rule text[], p_month text[], p_amount bigint[]
+  p_program text[], p_month text[], p_asset text[], p_rule text[], p_member text[], p_amount bigint[]
 ) returns void language sql set plan_cache_mode = force_generic_plan as $$
   insert into statistics.earlier_income as e
-  select program_id, month, asset, rule_id, member_id, amount
-    from unnest(p_program, p_member, p_asset, p_rule, p_month, p_amount) as c(program_id, member_id, asset, rule_id, month, amount)
+  select * from unnest(p_program, p_month, p_asset, p_rule, p_member, p_amount)
   on conflict (program_id, month, asset, rule_id, member_id) do update set amount = e.amount + excluded.amount
 $$;
