@@ -6,7 +6,7 @@ from collections.abc import Sized
 # Turns of the event loop that the next call takes to the queue it waits in, if it has come in: gRPC takes calls from its sockets one after
 # the other, in a thread of its own. With three turns, batches of reads had three calls in them where sixty waited.
 TURNS = 36
-# Beside long work a turn takes as long as a stretch of it, so nobody waits for company longer than this, in seconds.
+# Beside long work a turn takes as long as a stretch of it, so the next one is waited for no longer than this, in seconds.
 COMPANY_S = 0.006
 # How long work goes on at a stretch, in seconds. gRPC takes one call in each turn, so whoever waits, waits for many of these.
 STRETCH_S = 0.0005
@@ -17,12 +17,12 @@ IDLE_S = 0.00003
 async def gather(waiting: Sized, enough: int) -> None:
     """Lets calls that have come in get as far as the queue, as long as more of them do and until there are enough; none: at once."""
     now_s = asyncio.get_running_loop().time
-    until_s = now_s() + COMPANY_S
     while 0 < (before := len(waiting)) < enough:
+        until_s = now_s() + COMPANY_S
         for _ in range(TURNS):
             await asyncio.sleep(0)
             if now_s() > until_s:
-                return
+                break
         if len(waiting) == before:
             return
 
