@@ -17,6 +17,7 @@ from services.runtime.eventlog import Connection
 from services.runtime.stored import Stored
 from services.statistics.projection import VIEWS, Statistics
 from tests.given import Client, line
+from tests.ledger.test_found_by_key import SIZES
 
 # Texts that mean something in a PostgreSQL array.
 ODD = 'a"b",{c}\\d'
@@ -103,3 +104,28 @@ def test_programs_folded_together_have_the_rows_of_programs_folded_alone(
         return batch
 
     asyncio.run(refold())
+
+
+FOLDS = {
+    "volumes": ("'m' || n, '2026-01', 5, 5, 5, 5, 5, 5", "'{large}', '{m7}', '{2026-02}', '{1}', '{1}', '{1}', '{1}', '{1}', '{1}'"),
+    "income": ("'m' || n, '', 'first', '2026-01', 5, 5", "'{large}', '{m7}', '{\"\"}', '{first}', '{2026-02}', '{1}', '{1}'"),
+}
+
+
+@pytest.mark.usefixtures("channel")
+@pytest.mark.parametrize("table", FOLDS)
+def test_a_row_is_found_by_its_key_in_a_large_program_among_many_small_ones(dsn: str, table: str) -> None:
+    """Whatever the planner thinks that a program has, no fold walks all of its rows."""
+    columns, change = FOLDS[table]
+    reads = (
+        "select sum(coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0)) from pg_stat_xact_user_tables where schemaname = 'statistics'"
+    )
+    with psycopg.connect(dsn, autocommit=True) as owner, owner.transaction(force_rollback=True):
+        owner.execute(f"insert into statistics.{table} select p, {columns} from ({SIZES}) x".encode())
+        owner.execute(f"analyze statistics.{table}".encode())
+        [[before]] = owner.execute(reads.encode()).fetchall()
+        owner.execute(f"select statistics.fold_{table}({change})".encode())
+        [[after]] = owner.execute(reads.encode()).fetchall()
+        assert 0 < after - before < 30
+        query = f"select month from statistics.{table} where program_id = 'large' and member_id = 'm7'"
+        assert owner.execute(query.encode()).fetchall() == [("2026-02",)]
