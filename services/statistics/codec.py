@@ -49,7 +49,7 @@ def _of_lines(lines: Sequence[pb.LineShares]) -> tuple[f.Share, ...]:
 
 def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
     told, decided = pb.OrderPaid.FromString(fact), pb.OrderPaidDecision.FromString(decision)
-    paid = f.Paid(
+    paid = (
         f"order/{told.order_id}",
         decided.plan_position,
         tuple([person.member_id for person in decided.people[:]]),
@@ -57,8 +57,9 @@ def _order_paid(fact: bytes, decision: bytes) -> tuple[f.Paid, None]:
         told.member_id,
         sum([line.base_minor for line in told.lines[:]]),
         _lock(decided.binding_locked) if decided.HasField("binding_locked") else None,
+        None,
     )
-    return paid, None
+    return _tuple(f.Paid, paid), None
 
 
 def _order_refunded(fact: bytes, decision: bytes) -> tuple[f.Changed, None]:

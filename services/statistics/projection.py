@@ -224,7 +224,7 @@ async def _write(connection: Connection, figures: Mapping[str, Figures]) -> None
             [texts(programs), texts(names), integers(remaining)],
         )
     volumes = [(program_id, *volume_rows(of.volumes())) for program_id, of in each]
-    income = [(program_id, *income_rows(of.earnings)) for program_id, of in each]
+    income = [(program_id, *income_rows(of.income())) for program_id, of in each]
     await _fold(connection, VOLUMES, [(program_id, *row) for program_id, rows, _ in volumes for row in sorted(rows)])
     await _fold(connection, EARLIER_VOLUMES, [(program_id, *row) for program_id, _, rows in volumes for row in sorted(rows)])
     await _fold(connection, INCOME, [(program_id, *row) for program_id, rows, _ in income for row in sorted(rows)])
@@ -304,7 +304,7 @@ def folding(first: First) -> Folding:
         climb()
         left = remaining | {name: figures.sources[name].remaining_minor for name in figures.sources_changed}
         last_volumes, earlier_volumes = volume_rows(volumes)
-        last_income, earlier_income = income_rows(figures.earnings)
+        last_income, earlier_income = income_rows(figures.income())
         return {
             MEMBERS.name: [(member_id, *member) for member_id, member in figures.members.items()],
             BINDINGS.name: figures.moves,

@@ -61,7 +61,7 @@ def made_earlier(dsn: str, program_id: str, quarantined: int) -> None:
             "statistics.volumes": [(program_id, month, name, *volume) for (name, month), volume in with_sums(figures.volumes()).items()],
             "statistics.income": [
                 (program_id, e.asset, month, e.rule_id, e.member_id, *n)
-                for (e, month), n in with_sums({key: (amount,) for key, amount in figures.earnings.items()}).items()
+                for (e, month), n in with_sums({key: (amount,) for key, amount in figures.income().items()}).items()
             ],
             "fenrun.quarantined": [(program_id, "statistics", quarantined, "it was so")],
         }

@@ -84,6 +84,48 @@ def test_a_correction_counts_for_later_orders_and_not_for_refunds_of_earlier_one
     assert figures.members["B"].locked_month == "2026-01"
 
 
+@pytest.mark.parametrize("randomness", range(30))
+def test_volume_is_everybodys_who_stood_above_when_an_order_was_recorded(randomness: int) -> None:
+    """However orders, refunds of them, and moves of buyers and of those above them, follow each other."""
+    chance = random.Random(randomness)
+    people = [f"m{number}" for number in range(7)]
+    above: dict[str, str] = {}
+    facts: list[Fact] = [PLAN]
+    # Of each order who buys, and who stood above them when it was recorded.
+    stood: list[list[str]] = []
+    expected: dict[tuple[str, str], list[int]] = {}
+    for number in range(60):
+        buyer = chance.randrange(len(people))
+        referrer = chance.choice([*people[:buyer], ""])  # no circle, whatever the order of moves
+        kind = chance.choice(["order", "order", "order that locks", "correction", "refund", "refund"])
+        if kind == "refund":
+            if stood:
+                of = chance.randrange(len(stood))
+                _note(expected, stood[of], -1)
+                facts.append(refund(str(of), 1))
+            continue
+        if kind != "order":
+            above[people[buyer]] = referrer
+        if kind == "correction":
+            facts.append(Corrected(people[buyer], referrer))
+            continue
+        lock = Locked(people[buyer], referrer) if kind == "order that locks" else None
+        facts.append(order(str(len(stood)), people[buyer], 1000 + number, lock=lock))
+        path = [people[buyer]]
+        while path[-1]:
+            path.append(above.get(path[-1], ""))
+        stood.append(path[:-1])
+        _note(expected, path[:-1], 1000 + number)
+    assert told(*facts).volumes() == {key: Volume(*volume) for key, volume in expected.items()}
+
+
+def _note(volumes: dict[tuple[str, str], list[int]], path: Sequence[str], amount: int) -> None:
+    for level, member in enumerate(path):
+        volume = volumes.setdefault((member, "2026-01"), [0, 0, 0])
+        for figure in ((0,), (1, 2), (2,))[min(level, 2)]:
+            volume[figure] += amount
+
+
 def test_a_refund_counts_in_the_month_of_the_order() -> None:
     figures = told(PLAN, order("o", "C", 500, lock=Locked("C", "")), (refund("o", 200), MARCH))
     assert figures.volumes() == {("C", "2026-01"): Volume(300)}
@@ -106,7 +148,7 @@ def test_a_voided_order_leaves_nothing() -> None:
         refund("o", None, *undone),
     )
     assert set(figures.volumes().values()) == {Volume()}
-    assert set(figures.earnings.values()) == {0}
+    assert set(figures.income().values()) == {0}
     assert not figures.members["C"].paid
 
 
@@ -120,7 +162,7 @@ def test_income_is_kept_by_rule_and_asset_without_breakage() -> None:
     shares = (Share(0, 1, 50), Share(0, 2, 7), Share(1, 1, 3), Share(0, 0, 99))
     figures = told(PLAN, order("o", "C", 500, *shares, payees=["A", "B"]), (refund("o", 200, Share(0, 1, -20)), MARCH))
     expected = {("A", "", "first"): 30, ("B", "", "first"): 7, ("A", "points", "gift"): 3}
-    assert figures.earnings == {(Earning(*key), "2026-01"): amount for key, amount in expected.items()}
+    assert figures.income() == {(Earning(*key), "2026-01"): amount for key, amount in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -157,12 +199,12 @@ def test_volume_climbs_as_if_each_order_were_walked_up_alone(randomness: int) ->
         # Only to somebody before them in the list: no circle, whatever the order of moves.
         referrer = chance.choice([*people[:moved], ""])
         histories.setdefault(people[moved], []).append((position, referrer))
-    placements = [
-        Placement(chance.choice(people), chance.randrange(70), chance.choice(["2026-01", "2026-02"]), chance.randrange(-50, 100))
+    placements = {
+        Placement(chance.choice(people), chance.randrange(70), chance.choice(["2026-01", "2026-02"])): chance.randrange(-50, 100)
         for _ in range(200)
-    ]
+    }
     expected: dict[tuple[str, str], int] = {}
-    for member, position, month, amount in placements:
+    for (member, position, month), amount in placements.items():
         while member := next((to for since, to in reversed(histories.get(member, [])) if since <= position), ""):
             expected[member, month] = expected.get((member, month), 0) + amount
     assert climb(histories, placements) == expected
@@ -170,13 +212,13 @@ def test_volume_climbs_as_if_each_order_were_walked_up_alone(randomness: int) ->
 
 def test_a_circle_is_an_error_and_no_endless_climb() -> None:
     with pytest.raises(ValueError, match="above themselves"):
-        climb({"A": [(1, "B")], "B": [(2, "A")]}, [Placement("A", 3, "2026-01", 1)])
+        climb({"A": [(1, "B")], "B": [(2, "A")]}, {Placement("A", 3, "2026-01"): 1})
 
 
 def test_an_upline_of_any_depth_is_climbed() -> None:
     """Deeper than Python's stack."""
     histories = {f"m{number}": [(number, f"m{number - 1}")] for number in range(1, 3000)}
-    teams = climb(histories, [Placement("m2999", 5000, "2026-01", 1), Placement("m2998", 5001, "2026-01", 1)])
+    teams = climb(histories, {Placement("m2999", 5000, "2026-01"): 1, Placement("m2998", 5001, "2026-01"): 1})
     assert len(teams) == 2999
     assert set(teams.values()) == {1, 2}
 
@@ -219,7 +261,7 @@ def test_a_period_counts_in_the_month_it_begins_and_is_corrected_there() -> None
         (read("period.closed.v1", log_pb2.PeriodClosed(period_id="2026-02"), decided), MARCH),
         (read("period.corrected.v1", log_pb2.PeriodCorrected(period_id="2026-02"), corrected), MARCH + 40),
     )
-    assert figures.earnings == {(Earning("A", "", "first"), "2026-02"): 380}
+    assert figures.income() == {(Earning("A", "", "first"), "2026-02"): 380}
     assert figures.volumes() == {}
 
 
@@ -227,7 +269,7 @@ def test_a_task_gives_income_and_no_volume() -> None:
     decided = log_pb2.TaskDoneDecision(plan_position=1, people=[log_pb2.Person(member_id="A")])
     decided.lines.add(line_no=0).shares.add(rule_index=1, payee=1, amount_minor=10)
     figures = told(PLAN, read("task.done.v1", log_pb2.TaskDone(task_id="t", member_id="A"), decided))
-    assert figures.earnings[Earning("A", "points", "gift"), "2026-01"] == 10
+    assert figures.income()[Earning("A", "points", "gift"), "2026-01"] == 10
     assert figures.volumes() == {}
 
 

@@ -83,15 +83,28 @@ class Figures:
     sources_changed: set[str] = field(default_factory=set)
     # (member, position, referrer): bindings that moved.
     moves: list[tuple[str, int, str]] = field(default_factory=list)
-    placements: list[Placement] = field(default_factory=list)
-    # By month.
-    earnings: dict[tuple[Earning, str], int] = field(default_factory=dict)
+    # The last of these, or the first order since all was loaded; 0: neither.
+    unmoved_since: int = 0
+    # Volume that has not climbed yet, minor units.
+    placements: dict[Placement, int] = field(default_factory=dict)
+    # By plan version, rule of it and month: {payee: amount}.
+    earnings: dict[tuple[int, int, str], dict[str, int]] = field(default_factory=dict)
+
+    def income(self) -> dict[tuple[Earning, str], int]:
+        """{(earning, month): change}."""
+        found: dict[tuple[Earning, str], int] = {}
+        for (plan_position, rule_index, month), by_payee in self.earnings.items():
+            rule = self.plans[plan_position][rule_index]
+            for payee, amount in by_payee.items():
+                key = (Earning(payee, rule.asset, rule.id), month)
+                found[key] = found.get(key, 0) + amount
+        return found
 
     def volumes(self) -> dict[tuple[str, str], Volume]:
         """{(member, month): change}. Raises ValueError where the bindings form a circle."""
         own: dict[tuple[str, str], int] = {}
         direct: dict[tuple[str, str], int] = {}
-        for member_id, position, month, amount in self.placements:
+        for (member_id, position, month), amount in self.placements.items():
             referrer_id, _, _ = referrer_at(self.histories.get(member_id, ()), position)
             own[member_id, month] = own.get((member_id, month), 0) + amount
             if referrer_id:
@@ -142,7 +155,8 @@ def _month_of_day(days: int) -> str:
 def source_of(entry: Entry, paid: Paid) -> Source:
     """A source as it stands after its first entry."""
     month = month_of(entry.occurred_us if paid.at_us is None else paid.at_us)
-    return Source(entry.position, paid.buyer_id, month, paid.base_minor, paid.plan_position, paid.payees)
+    # Made without the detour through a NamedTuple's own __new__ in Python.
+    return tuple.__new__(Source, (entry.position, paid.buyer_id, month, paid.base_minor, paid.plan_position, paid.payees))
 
 
 def fold(figures: Figures, entry: Entry) -> None:
@@ -163,7 +177,10 @@ def fold(figures: Figures, entry: Entry) -> None:
                 _lock(figures, fact.lock, position, source.month)
             figures.sources[fact.source] = source
             if fact.buyer_id:
-                _volume(figures, source, fact.base_minor)
+                # Whoever buys between two moves stands where they stood after the first of them: that is added up.
+                if not figures.unmoved_since:
+                    figures.unmoved_since = position
+                _volume(figures, source, figures.unmoved_since, fact.base_minor)
             _earn(figures, earned)
         case PlanPublished():
             figures.plans[position] = fact.rules
@@ -189,7 +206,7 @@ def fold(figures: Figures, entry: Entry) -> None:
             figures.sources[fact.source] = after
             figures.sources_changed.add(fact.source)
             if before.buyer_id:
-                _volume(figures, before, -taken)
+                _volume(figures, before, before.position, -taken)
             if fact.released_member_id:
                 _change(figures, fact.released_member_id, locked=False, referrer_id="", locked_month="")
                 _move(figures, fact.released_member_id, position, "")
@@ -214,30 +231,39 @@ def _move(figures: Figures, member_id: str, position: int, referrer_id: str) -> 
     if referrer_id != (history[-1][1] if history else ""):
         history.append((position, referrer_id))
         figures.moves.append((member_id, position, referrer_id))
+        figures.unmoved_since = position
 
 
-def _volume(figures: Figures, order: Source, amount_minor: int) -> None:
-    """A base is never negative, so an order that is told makes its buyer one who has paid, and only what is taken back may end that."""
+def _volume(figures: Figures, order: Source, position: int, amount_minor: int) -> None:
+    """`position`: one at which everybody stands as they did when the order was recorded.
+
+    A base is never negative, so an order that is told makes its buyer one who has paid, and only what is taken back may end that.
+    """
     remaining = figures.remaining.get(order.buyer_id, 0) + amount_minor
     figures.remaining[order.buyer_id] = remaining
     member = figures.members.get(order.buyer_id)
     paid = remaining > 0 if amount_minor < 0 else amount_minor > 0 or (member is not None and member.paid)
     if member is None or member.paid != paid:
         _change(figures, order.buyer_id, paid=paid)
-    figures.placements.append(Placement(order.buyer_id, order.position, order.month, amount_minor))
+    place = tuple.__new__(Placement, (order.buyer_id, position, order.month))
+    figures.placements[place] = figures.placements.get(place, 0) + amount_minor
 
 
-def _earned(figures: Figures, source: Source, shares: Sequence[Share]) -> list[tuple[tuple[Earning, str], int]]:
-    """What shares give whom; breakage and nothing left out."""
+def _earned(figures: Figures, source: Source, shares: Sequence[Share]) -> list[tuple[tuple[int, int, str], str, int]]:
+    """(what it is kept by, payee, amount) of every share; breakage and nothing left out."""
     earned = []
-    rules = figures.plans[source.plan_position] if shares else ()
+    plan_position, month, payees = source.plan_position, source.month, source.payees
+    rules = figures.plans[plan_position] if shares else ()
     for rule_index, payee, amount in shares:
         if payee and amount:
-            rule = rules[rule_index]
-            earned.append(((Earning(source.payees[payee - 1], rule.asset, rule.id), source.month), amount))
+            rules[rule_index]  # it must be there
+            earned.append(((plan_position, rule_index, month), payees[payee - 1], amount))
     return earned
 
 
-def _earn(figures: Figures, earned: Sequence[tuple[tuple[Earning, str], int]]) -> None:
-    for earning, amount in earned:
-        figures.earnings[earning] = figures.earnings.get(earning, 0) + amount
+def _earn(figures: Figures, earned: Sequence[tuple[tuple[int, int, str], str, int]]) -> None:
+    for key, payee, amount in earned:
+        by_payee = figures.earnings.get(key)
+        if by_payee is None:
+            by_payee = figures.earnings[key] = {}
+        by_payee[payee] = by_payee.get(payee, 0) + amount

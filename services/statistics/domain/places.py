@@ -7,7 +7,7 @@ they buy again; earlier orders, and their later refunds, stay in the old ones.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -18,12 +18,11 @@ _position = itemgetter(0)
 
 
 class Placement(NamedTuple):
-    """Volume of a buyer, in minor units, that climbs from where they stood at a position."""
+    """Where a buyer stood at a position; their volume of a month climbs from there."""
 
     member_id: str
     position: int
     month: str
-    amount_minor: int
 
 
 class _Place(NamedTuple):
@@ -41,8 +40,8 @@ def referrer_at(history: History, position: int) -> tuple[str, int, int]:
     return (history[after - 1][1], history[after - 1][0], until) if after else ("", 0, until)
 
 
-def climb(histories: Mapping[str, History], placements: Iterable[Placement]) -> dict[tuple[str, str], int]:
-    """{(member, month): what their whole downline changed by}. Raises ValueError where the bindings form a circle."""
+def climb(histories: Mapping[str, History], placements: Mapping[Placement, int]) -> dict[tuple[str, str], int]:
+    """{(member, month): what their whole downline changed by} of the amounts placed. Raises ValueError where the bindings form a circle."""
     places: dict[str, list[_Place]] = {}
     # By the number of a place: its member, the place above (-1: none), and {month: volume of the member and everybody below}.
     members: list[str] = []
@@ -77,7 +76,7 @@ def climb(histories: Mapping[str, History], placements: Iterable[Placement]) -> 
         assert found is not None
         return found.number
 
-    for member_id, position, month, amount in placements:
+    for (member_id, position, month), amount in placements.items():
         held = volumes[place(member_id, position)]
         held[month] = held.get(month, 0) + amount
     teams: dict[tuple[str, str], int] = {}
