@@ -1,6 +1,7 @@
 """The hash chain: the exact bytes that an entry's hash covers. docs/log.md says the same in words, for other languages."""
 
 import struct
+from functools import lru_cache
 from hashlib import sha256
 
 GENESIS = bytes(32)
@@ -23,8 +24,26 @@ def entry_hash(
     decision: bytes,
 ) -> bytes:
     """SHA-256 of an entry, 32 bytes. `previous_hash` is the hash at `position - 1`, GENESIS at position 1."""
-    program, of, name, who = program_id.encode(), stream.encode(), type_name.encode(), actor.encode()
-    numbers, pack = _NUMBERS.pack(position, stream_version, occurred_us, recorded_us), _LENGTH.pack
-    texts = (pack(len(program)), program, pack(len(of)), of, pack(len(name)), name, pack(len(who)), who)
-    parts = (DOMAIN, previous_hash, numbers, *texts, pack(len(fact)), fact, pack(len(decision)), decision)
+    of, pack = stream.encode(), _LENGTH.pack
+    parts = (
+        DOMAIN,
+        previous_hash,
+        _NUMBERS.pack(position, stream_version, occurred_us, recorded_us),
+        _known(program_id),
+        pack(len(of)),
+        of,
+        _known(type_name),
+        _known(actor),
+        pack(len(fact)),
+        fact,
+        pack(len(decision)),
+        decision,
+    )
     return sha256(b"".join(parts)).digest()
+
+
+@lru_cache(maxsize=1024)
+def _known(text: str) -> bytes:
+    """Of a text that comes again and again, its length and bytes."""
+    found = text.encode()
+    return _LENGTH.pack(len(found)) + found

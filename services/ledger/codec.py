@@ -752,19 +752,12 @@ def _read_paid_to_fold(fact: bytes, decision: bytes) -> tuple[f.OrderPaid, f.Ord
     if decided.tier_changes:
         return _read_paid(fact, decision)
     pb.OrderPaid.FromString(fact)  # raises DecodeError where it cannot be read
-    return _SOME_ORDER, f.OrderPaidDecision(
-        decided.engine_version,
-        decided.plan_position,
-        _read_lock(decided),
-        (),
-        (),
-        read_postings(decided.postings),  # type: ignore[arg-type]  # a repeated field reads as a list
-        counts=_read_counts(decided.counts),  # type: ignore[arg-type]
-        due=_read_due(decided.due),  # type: ignore[arg-type]
-    )
+    lock, postings = _read_lock(decided), read_postings(decided.postings)  # type: ignore[arg-type]  # a repeated field reads as a list
+    counts, due = _read_counts(decided.counts), _read_due(decided.due)  # type: ignore[arg-type]
+    return _SOME_ORDER, _tuple(f.OrderPaidDecision, (0, 0, lock, (), (), postings, "", (), counts, (), False, due))
 
 
-# As far as a fold of the whole log looks: of an order that gives no tier not its lines, people and shares, which make up most of a log.
+# As far as a fold of the whole log looks: of an order that gives no tier not its plan, lines, people and shares, most of a log.
 read_to_fold = Reading({**READERS, "order.paid.v1": _read_paid_to_fold})
 
 # The decisions that move amounts, by the entry's stored name.

@@ -9,7 +9,6 @@ from typing import Any
 
 from services.kernel.decider import Entry
 from services.ledger.domain.books import (
-    APART_ACCOUNTS,
     COMPANY_ACCOUNTS,
     LAST_EARNED,
     Books,
@@ -48,8 +47,7 @@ MEMBERS = InlineView(
 _BALANCE = ("member_id", "asset", "position", "pending", "available", "reserved", "paid", "debt", "accrued", "reversed", "adjusted")
 # Now, and right after each entry that moved them.
 BALANCES = InlineView("ledger.balances", _BALANCE, 2)
-# An order that its index has: by era (sql/012_smaller_history.sql).
-BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, "(position >> 20)::smallint, position")
+BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, "position")
 COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
 # What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
 DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)
@@ -231,10 +229,10 @@ def folding(_: First | None = None) -> Folding:
         books.streams.clear()
         moved: dict[tuple[str, str], None] = {}
         for account, member_id, amount, asset in getattr(entry.decision, "postings", ()):
-            if account in COMPANY_ACCOUNTS:
-                company[asset, account] = company.get((asset, account), 0) + amount
-            elif account not in APART_ACCOUNTS:
+            if account <= LAST_EARNED:
                 moved[member_id, asset] = None
+            elif account in COMPANY_ACCOUNTS:
+                company[asset, account] = company.get((asset, account), 0) + amount
         for key in moved:
             balances[key] = row = (*key, entry.position, *books.balances[key])
             history.append(row)

@@ -64,7 +64,8 @@ class Reading:
         _, position, stream, version, kind, _, occurred_us, recorded_us, _, told, decided, own_hash = stored
         reader = self._readers.get(kind)
         fact, decision = reader(told, decided) if reader else (None, None)
-        return Entry(position, stream, version, occurred_us, recorded_us, own_hash, fact, decision)
+        # Made without the detour through a NamedTuple's own __new__ in Python: this is done for every entry, several times.
+        return tuple.__new__(Entry, (position, stream, version, occurred_us, recorded_us, own_hash, fact, decision))
 
 
 def entry_of(stored: Stored, fact: Any, decision: Any) -> Entry:

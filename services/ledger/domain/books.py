@@ -649,11 +649,13 @@ def evolve(books: Books, entry: Entry) -> None:
             books.currency = fact.currency
         case _ if isinstance(fact, STREAMED):
             _append(books, entry)
-    for change in tier_changes(entry):
+    changes = tier_changes(entry)
+    for change in changes:
         _change_tier(books, change, entry.position)
-    for order_id, evidence in evidence_of(entry):
-        if books.complete or order_id in books.evidence:
-            books.evidence.setdefault(order_id, []).append(evidence)
+    if changes or isinstance(fact, MemberUpgraded):
+        for order_id, evidence in evidence_of(entry):
+            if books.complete or order_id in books.evidence:
+                books.evidence.setdefault(order_id, []).append(evidence)
     for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
         _count(books, Key(counter, bucket, member_id), amount)
     postings = getattr(decision, "postings", ())
@@ -671,7 +673,7 @@ def _move(books: Books, entry: Entry, postings: Iterable[Posting]) -> None:
     if complete or books.balances:
         _add_up(books.balances, entry, postings, complete)
     for account, member_id, amount, asset in postings:
-        if account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
+        if account > LAST_EARNED and account in APART_ACCOUNTS and (complete or (member_id, asset, account) in books.apart):
             books.apart[(member_id, asset, account)] = books.apart.get((member_id, asset, account), 0) + amount
 
 
