@@ -30,6 +30,7 @@ from services.ledger.domain.facts import (
     GroupOpened,
     HoldLifted,
     HoldPlaced,
+    LineShares,
     MemberEnrolled,
     MemberTouched,
     MemberUpgraded,
@@ -207,9 +208,6 @@ class Order:
     """An order and all that followed on it, folded from its stream."""
 
     paid: Entry
-    lines: dict[int, LineState]
-    # What the order as a whole entitles to.
-    whole: dict[tuple[int, int], int] = field(default_factory=dict)
     completed: Entry | None = None
     # The group of the order was formed.
     formed: Entry | None = None
@@ -220,11 +218,27 @@ class Order:
     due: dict[tuple[str, int, str], int] = field(default_factory=dict)
     released: set[tuple[str, int, str]] = field(default_factory=set)
     positions: list[int] = field(default_factory=list)
+    # See `lines` and `whole`. Most orders are completed without anybody looking at their lines.
+    _lines: dict[int, LineState] | None = None
+    _whole: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def fact(self) -> OrderPaid:
         assert isinstance(self.paid.fact, OrderPaid)
         return self.paid.fact
+
+    @property
+    def lines(self) -> dict[int, LineState]:
+        if self._lines is None:
+            self._lines = {line.line_no: LineState(line, line.base_minor, line.quantity, {}) for line in self.fact.lines}
+            self.entitle(self.decision.lines)
+        return self._lines
+
+    @property
+    def whole(self) -> dict[tuple[int, int], int]:
+        """What the order as a whole entitles to."""
+        _ = self.lines  # laid out with them
+        return self._whole
 
     @property
     def decision(self) -> OrderPaidDecision:
@@ -261,6 +275,21 @@ class Order:
         """What a line, or under 0 the order as a whole, entitles to: {(rule index, payee): amount}."""
         return self.lines[line_no].entitled if line_no else self.whole
 
+    def entitle(self, changes: Iterable[LineShares]) -> None:
+        for line_no, shares in changes:
+            entitled = self.entitled(line_no)
+            for rule_index, payee, amount in shares:
+                slot = (rule_index, payee)
+                entitled[slot] = entitled.get(slot, 0) + amount
+
+    def entitlements(self) -> list[tuple[int, int, int]]:
+        """(rule index, payee, amount): what each line, in the order told, and then the order as a whole entitle to."""
+        if self._lines is None:
+            decided = dict(self.decision.lines)
+            return [share for line_no in (*(line.line_no for line in self.fact.lines), 0) for share in decided.get(line_no, ())]
+        each = (*(line.entitled for line in self._lines.values()), self._whole)
+        return [(*slot, amount) for entitled in each for slot, amount in entitled.items()]
+
 
 def fold_order(entries: Iterable[Entry]) -> Order | None:
     """The order that a stream's entries, oldest first, amount to; None for an empty stream."""
@@ -274,7 +303,9 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
     fact, decision = entry.fact, entry.decision
     if order is None:
         assert isinstance(fact, OrderPaid), "an order's stream begins with its payment"
-        order = Order(entry, {line.line_no: LineState(line, line.base_minor, line.quantity, {}) for line in fact.lines})
+        order = Order(entry)
+    elif changes := getattr(decision, "lines", ()):
+        order.entitle(changes)
     order.positions.append(entry.position)
     if isinstance(fact, OrderRefunded):
         order.refunds[fact.refund_id] = entry
@@ -289,11 +320,6 @@ def _evolve_order(order: Order | None, entry: Entry) -> Order:
         order.voided = True
     elif isinstance(fact, OrderReleased):
         order.released.update((change.member_id, change.due_us, change.asset) for change in decision.due)
-    for line_no, shares in getattr(decision, "lines", ()):
-        entitled = order.entitled(line_no)
-        for rule_index, payee, amount in shares:
-            slot = (rule_index, payee)
-            entitled[slot] = entitled.get(slot, 0) + amount
     for member_id, due_us, amount, asset in getattr(decision, "due", ()):
         key = (member_id, due_us, asset)
         order.due[key] = order.due.get(key, 0) + amount

@@ -396,18 +396,29 @@ def complete(books: Books, command: CompleteOrder) -> Answer:
 
 def newly_due(order: Order, plan: Plan, completed_us: int | None = None, formed_us: int | None = None) -> tuple[DueChange, ...]:
     """What becomes due because an order is completed, or its group is formed, at a time."""
+    when: dict[int, int | None] = {}
     due: dict[tuple[str, int, str], int] = {}
-    for entitled in (*(line.entitled for line in order.lines.values()), order.whole):
-        for (rule_index, payee), amount in entitled.items():
-            rule = plan.rules[rule_index]
-            waits_for_group = rule.release.on == "group_formed" and bool(order.fact.group_id)
-            happened_us = formed_us if waits_for_group else completed_us
-            if payee and amount and happened_us is not None and rule.release.on != "at_once":
-                if rule.release.on == "period_close":
-                    happened_us = periods.period_of(plan, happened_us).ends_us
-                key = (order.decision.people[payee - 1].member_id, happened_us + rule.release.days * DAY_US, rule.asset)
-                due[key] = due.get(key, 0) + amount
+    for rule_index, payee, amount in order.entitlements():
+        if not payee or not amount:
+            continue
+        rule = plan.rules[rule_index]
+        if rule_index not in when:
+            when[rule_index] = _due_us(order, plan, rule.release, completed_us, formed_us)
+        due_us = when[rule_index]
+        if due_us is not None:
+            key = (order.decision.people[payee - 1].member_id, due_us, rule.asset)
+            due[key] = due.get(key, 0) + amount
     return tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items() if amount > 0)
+
+
+def _due_us(order: Order, plan: Plan, release: Release, completed_us: int | None, formed_us: int | None) -> int | None:
+    """When shares that are released so fall due because of what happened; None if not because of that."""
+    happened_us = formed_us if release.on == "group_formed" and order.fact.group_id else completed_us
+    if happened_us is None or release.on == "at_once":
+        return None
+    if release.on == "period_close":
+        happened_us = periods.period_of(plan, happened_us).ends_us
+    return happened_us + release.days * DAY_US
 
 
 # ---------------------------------------------------------------- refunded, voided
@@ -645,12 +656,11 @@ def _reversal(
 def _pending(order: Order, plan: Plan) -> dict[_Slot, int]:
     """What an order entitles to by where it waits; what it has pending there is that, where it is more than nothing."""
     found = {_Slot(member_id, None, due_us, asset): amount for (member_id, due_us, asset), amount in order.due.items()}
-    for entitled in (*(line.entitled for line in order.lines.values()), order.whole):
-        for (rule_index, payee), amount in entitled.items():
-            rule = plan.rules[rule_index]
-            if payee and rule.release.on != "at_once" and order.due_us(rule.release, plan) is None:
-                slot = _Slot(order.decision.people[payee - 1].member_id, rule.release, None, rule.asset)
-                found[slot] = found.get(slot, 0) + amount
+    for rule_index, payee, amount in order.entitlements():
+        rule = plan.rules[rule_index]
+        if payee and rule.release.on != "at_once" and order.due_us(rule.release, plan) is None:
+            slot = _Slot(order.decision.people[payee - 1].member_id, rule.release, None, rule.asset)
+            found[slot] = found.get(slot, 0) + amount
     return found
 
 
