@@ -46,6 +46,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:
 LINE_KINDS = {"": log.LINE_KIND_UNSPECIFIED, "goods": log.LINE_KIND_GOODS, "gift_pack": log.LINE_KIND_GIFT_PACK, "fee": log.LINE_KIND_FEE}
 
 
+@lru_cache(maxsize=4096)
 def _id(text: str) -> str:
     if ID.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not an id of 1 to 100 printable ASCII characters without space and slash")
@@ -56,6 +57,7 @@ def _id_or_none(text: str) -> str:
     return _id(text) if text else ""
 
 
+@lru_cache(maxsize=4096)
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 13:
         raise ValueError(f"{text!r} is not a whole number from 0 to 9999999999999; amounts are counted in minor units")
@@ -68,6 +70,7 @@ def _tier(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)
 def _line_no(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:11]) <= 0xFFFFFFFF:
         raise ValueError(f"{text!r} is not a line number from 1 to 4294967295")
@@ -165,22 +168,24 @@ class Table:
         self._key = [header.index(column) for column in self.format.key]
 
     def rows(self) -> Iterator[Row]:
-        lines = self._lines()
+        lines, time = self._lines(), self.format.time
         next(lines)
         for number, (cells, problem) in enumerate(lines, 2):
             if not cells:
                 continue
-            values: dict[str, Any] = {}
             if not problem and len(cells) != self._width:
                 problem = f"{len(cells)} columns, the header has {self._width}"
-            if not problem:
-                try:
-                    for index, column, parse in self._cells:
-                        values[column] = parse(cells[index])
-                except ValueError as wrong:
-                    problem = f"{column}: {wrong}"
-            key = tuple(cells[index] for index in self._key if index < len(cells))
-            yield Row(number, key, 0, {}, problem) if problem else Row(number, key, values[self.format.time], values)
+            if problem:
+                yield Row(number, tuple(cells[index] for index in self._key if index < len(cells)), 0, {}, problem)
+                continue
+            values, key = {}, tuple([cells[index] for index in self._key])
+            try:
+                for index, column, parse in self._cells:
+                    values[column] = parse(cells[index])
+            except ValueError as wrong:
+                yield Row(number, key, 0, {}, f"{column}: {wrong}")
+                continue
+            yield tuple.__new__(Row, (number, key, values[time], values, ""))
 
     def _lines(self) -> Iterator[tuple[list[str], str]]:
         """The cells of each line, none of an empty one, and what is wrong with it. A row is a line: a stray quote spoils that one alone."""
