@@ -1,8 +1,9 @@
 """Merges the files of an import into one order of time and sends them, so that any number of broken runs ends in the same log.
 
-Facts go out strictly in order, one call after another: each only when the one before is answered. What is sent twice is answered as
-already recorded, so after a crash of either side the same command simply runs again. Whether a row is refused must not depend on how far
-an earlier run came: a row that refers to one standing later in these files is refused here, whatever the server knows by now.
+Facts go out strictly in order, in one stream: the server records nothing of a message before all before it is recorded or refused. What is
+sent twice is answered as already recorded, so after a crash of either side the same command simply runs again. Whether a row is refused
+must not depend on how far an earlier run came: a row that refers to one standing later in these files is refused here, whatever the server
+knows by now.
 """
 
 import csv
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Timer
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -31,6 +33,9 @@ T = TypeVar("T")
 # The contract's most for one call, and a bound on its size: far below what a message may hold.
 BATCH_FACTS = 500
 BATCH_ROWS = 20_000
+# Messages that are sent before the first of them is answered: the server reads one while it records another.
+UNDER_WAY = 2
+# How long an answer may take.
 CALL_TIMEOUT_S = 60
 LONGEST_PAUSE_S = 2.0
 # The server is away, stopping or stuck. Every write counts once, so the call is simply made again.
@@ -114,9 +119,6 @@ class Sender:
             self.patiently(lambda: self.connection.ledger.PublishPlan(publish))
         self.currency = self.patiently(lambda: self.connection.ops.GetProgram(ops.GetProgramRequest(program_id=self.program))).currency
 
-    def send(self, batch: Sequence[Fact]) -> list[Answer]:
-        return self.patiently(lambda: self.facts(batch))
-
     def patiently(self, attempt: Callable[[], T]) -> T:
         until: float | None = None
         pause_s = 0.1
@@ -137,16 +139,58 @@ class Sender:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self.connection.reopen()
 
-    def facts(self, batch: Sequence[Fact]) -> list[Answer]:
-        """One RecordFacts call. Raises Again when one of the facts is to be repeated."""
-        request = ops.RecordFactsRequest(program_id=self.program)
-        for fact in batch:
-            _tell(request.facts.add(), fact, self.currency)
-        return self.record(request)
-
     def record(self, request: ops.RecordFactsRequest) -> list[Answer]:
         """The answers to one call. Raises Again when one of its facts is to be repeated."""
         return [_answer(result) for result in self.connection.ops.RecordFacts(request, timeout=CALL_TIMEOUT_S).results]
+
+
+class Stream:
+    """Facts on their way to one program, some in a message. After a break everything that is not answered is sent again."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._unanswered: deque[ops.StreamFactsRequest] = deque()
+        self._call: Any = None
+        self._sending: SimpleQueue[ops.StreamFactsRequest | None] = SimpleQueue()
+
+    def send(self, batch: Sequence[Fact]) -> None:
+        message = ops.StreamFactsRequest(program_id=self._sender.program)
+        for fact in batch:
+            _tell(message.facts.add(), fact, self._sender.currency)
+        self._unanswered.append(message)
+        if self._call is not None:
+            self._sending.put(message)
+
+    def answers(self) -> list[Answer]:
+        """To what was sent first of all that is not answered. Raises Failed."""
+        return self._sender.patiently(self._answers)
+
+    def _answers(self) -> list[Answer]:
+        if self._call is None:
+            self._sending = SimpleQueue()
+            for message in self._unanswered:
+                self._sending.put(message)
+            self._call = self._sender.connection.ops.StreamFacts(iter(self._sending.get, None))
+        late = Timer(CALL_TIMEOUT_S, self._call.cancel)
+        late.start()
+        try:
+            response = next(self._call, None)
+            if response is None:
+                raise Again("the server ended the stream")
+            answers = [_answer(result) for result in response.results]
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            late.cancel()
+        self._unanswered.popleft()
+        return answers
+
+    def close(self) -> None:
+        if self._call is not None:
+            self._sending.put(None)
+            self._call.cancel()
+            self._call = None
 
 
 def _tell(told: ops.Fact, fact: Fact, currency: str) -> None:
@@ -288,17 +332,36 @@ def run(connection: Connection, job: Job, notice: Callable[[str], None], advance
     # A completion stands in no file.
     reject = Rejections(job.rejected, {table.kind: table.path.name for table, _ in tables} | {Kind.COMPLETION: "--complete-after"})
     total, done, refused = sum(found.rows for _, found in tables), 0, 0
+    stream, under_way = Stream(sender), deque[list[Fact]]()
+
+    def answered() -> None:
+        nonlocal done, refused
+        batch = under_way.popleft()
+        refused += _count(reject, batch, stream.answers())
+        done += sum(len(fact.lines) for fact in batch)
+        advance(done + reject.rows - refused, total)
+
     try:
         for batch in ahead(batches(merged(tables, job.complete_after_days, reject))):
-            # An order that stayed out is not completed either.
+            # An order that stayed out is not completed either, so whether it did must be known.
+            while under_way and (len(under_way) == UNDER_WAY or _completes(batch, under_way)):
+                answered()
             batch = [fact for fact in batch if fact.kind is not Kind.COMPLETION or fact.id not in reject.counts[Kind.ORDER].rejected]
             if batch:
-                refused += _count(reject, batch, sender.send(batch))
-            done += sum(len(fact.lines) for fact in batch)
-            advance(done + reject.rows - refused, total)
+                stream.send(batch)
+                under_way.append(batch)
+        while under_way:
+            answered()
     finally:
+        stream.close()
         reject.close()
     return Summary(reject.counts, reject.rows, total, time.monotonic() - started)
+
+
+def _completes(batch: Sequence[Fact], under_way: Iterable[Sequence[Fact]]) -> bool:
+    """Whether an order is completed of which it is not known yet whether it went in."""
+    completed = {fact.id for fact in batch if fact.kind is Kind.COMPLETION}
+    return bool(completed) and any(fact.kind is Kind.ORDER and fact.id in completed for sent in under_way for fact in sent)
 
 
 def ahead(source: Iterator[T]) -> Iterator[T]:

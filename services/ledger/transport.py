@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 from fenrun.ledger.v1 import ledger_pb2 as pb
 from fenrun.ledger.v1 import ledger_pb2_grpc
@@ -45,10 +45,12 @@ from services.runtime.serving import (
     actor,
     bidirectional,
     check_fresh,
+    formed,
     moment,
     must_include,
     page_size,
     receipt,
+    recorded,
     status_of,
     streaming,
     unary,
@@ -58,7 +60,6 @@ from services.runtime.serving import (
 from services.runtime.writer import Connect, Outcome, Writer
 
 LARGEST_ADJUSTMENT = 10**15
-Item = TypeVar("Item")
 
 
 class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
@@ -81,33 +82,25 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def RecordOrders(self, request: pb.RecordOrdersRequest, context: Context) -> pb.RecordOrdersResponse:
-        return pb.RecordOrdersResponse(results=await self._record(request.program_id, request.orders, actor(context)))
+        commands = await formed(request.orders, record_order)
+        return pb.RecordOrdersResponse(results=await self._record(request.program_id, commands, actor(context)))
 
     @bidirectional
-    async def StreamOrders(self, request: pb.StreamOrdersRequest, context: Context) -> pb.StreamOrdersResponse:
-        return pb.StreamOrdersResponse(results=await self._record(request.program_id, request.orders, actor(context)))
+    async def StreamOrders(self, request: pb.StreamOrdersRequest, context: Context) -> Callable[[], Awaitable[pb.StreamOrdersResponse]]:
+        commands, who = await formed(request.orders, record_order), actor(context)
 
-    async def _record(self, program_id: str, orders: Iterable[pb.Order], who: str) -> list[Any]:
+        async def answer() -> pb.StreamOrdersResponse:
+            return pb.StreamOrdersResponse(results=await self._record(request.program_id, commands, who))
+
+        return answer
+
+    async def _record(self, program_id: str, commands: Sequence[Any], who: str) -> list[Any]:
         """The fields of an OrderResult for each."""
-        answers, pace, results = await self._each(program_id, orders, record_order, who), Pace(), list[Any]()
+        answers, pace, results = await recorded(self._writer, program_id, commands, who), Pace(), list[Any]()
         for answer in answers:
             await pace.step()
             results.append({"error": status_of(answer)} if isinstance(answer, Refusal) else {"recorded": recorded_order(answer)})
         return results
-
-    async def _each(self, program_id: str, told: Iterable[Item], command_of: Callable[[Item], Any], who: str) -> list[Outcome | Refusal]:
-        """Submits what is well formed, in order, and answers each for itself."""
-        answers: list[Outcome | Refusal | None] = []
-        commands, pace = [], Pace()
-        for one in told:
-            await pace.step()
-            try:
-                commands.append(command_of(one))
-                answers.append(None)
-            except Refusal as refusal:
-                answers.append(refusal)
-        submitted = iter(await self._writer.submit_all(program_id, commands, who))
-        return [answer if answer is not None else next(submitted) for answer in answers]
 
     @unary
     async def CompleteOrder(self, request: pb.CompleteOrderRequest, context: Context) -> pb.CompleteOrderResponse:
@@ -121,7 +114,8 @@ class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
 
     @unary
     async def FollowUpOrders(self, request: pb.FollowUpOrdersRequest, context: Context) -> pb.FollowUpOrdersResponse:
-        answers = await self._each(request.program_id, request.follow_ups, follow_up, actor(context))
+        commands = await formed(request.follow_ups, follow_up)
+        answers = await recorded(self._writer, request.program_id, commands, actor(context))
         results = []
         for answer in answers:
             if isinstance(answer, Refusal):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fenrun.log.v1 import log_pb2
@@ -15,7 +15,6 @@ from services.ops import projections
 from services.ops.projections import Registered, Result
 from services.runtime import eventlog, tokens
 from services.runtime.eventlog import Connection
-from services.runtime.gathering import Pace
 from services.runtime.replaying import Progress, Sync, Threads
 from services.runtime.serving import (
     Context,
@@ -23,7 +22,9 @@ from services.runtime.serving import (
     actor,
     bidirectional,
     check_fresh,
+    formed,
     page_size,
+    recorded,
     status_of,
     streaming,
     unary,
@@ -32,7 +33,7 @@ from services.runtime.serving import (
 )
 from services.runtime.stored import entry_message, timestamp
 from services.runtime.watching import Watchers
-from services.runtime.writer import Connect, Outcome, Writer
+from services.runtime.writer import Connect, Writer
 
 WATCH_CHUNK = 500
 # Clients take messages of 4 MiB unless told otherwise.
@@ -90,34 +91,34 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
 
     @unary
     async def RecordFacts(self, request: pb.RecordFactsRequest, context: Context) -> pb.RecordFactsResponse:
-        return pb.RecordFactsResponse(results=await self._record(request.program_id, request.facts, actor(context)))
+        record = await self._record(request.program_id, request.facts, actor(context))
+        return pb.RecordFactsResponse(results=await record())
 
     @bidirectional
-    async def StreamFacts(self, request: pb.StreamFactsRequest, context: Context) -> pb.StreamFactsResponse:
-        return pb.StreamFactsResponse(results=await self._record(request.program_id, request.facts, actor(context)))
+    async def StreamFacts(self, request: pb.StreamFactsRequest, context: Context) -> Callable[[], Awaitable[pb.StreamFactsResponse]]:
+        record = await self._record(request.program_id, request.facts, actor(context))
 
-    async def _record(self, program_id: str, facts: Iterable[pb.Fact], who: str) -> list[pb.FactResult]:
-        """Submits what is well formed, in order, and answers each as its own rpc would."""
+        async def answer() -> pb.StreamFactsResponse:
+            return pb.StreamFactsResponse(results=await record())
+
+        return answer
+
+    async def _record(self, program_id: str, facts: Iterable[pb.Fact], who: str) -> Callable[[], Awaitable[list[pb.FactResult]]]:
+        """Reads facts; gives what submits those that are well formed, in order, and answers each as its own rpc would."""
         kinds = [fact.WhichOneof("fact") or "" for fact in facts]
-        answers: list[Outcome | Refusal | None] = []
-        commands, pace = [], Pace()
-        for kind, fact in zip(kinds, facts, strict=True):
-            await pace.step()
-            try:
-                commands.append(self._command(program_id, kind, fact))
-                answers.append(None)
-            except Refusal as refusal:
-                answers.append(refusal)
-        submitted = iter(await self._writer.submit_all(program_id, commands, who))
-        results = []
-        for kind, malformed in zip(kinds, answers, strict=True):
-            answer = malformed if malformed is not None else next(submitted)
-            if isinstance(answer, Refusal):
-                results.append(pb.FactResult(error=status_of(answer)))
-            else:
-                responses: dict[str, Any] = {kind: self._facts[kind].response(answer)}
-                results.append(pb.FactResult(**responses))
-        return results
+        commands = await formed(zip(kinds, facts, strict=True), lambda told: self._command(program_id, *told))
+
+        async def record() -> list[pb.FactResult]:
+            results = []
+            for kind, answer in zip(kinds, await recorded(self._writer, program_id, commands, who), strict=True):
+                if isinstance(answer, Refusal):
+                    results.append(pb.FactResult(error=status_of(answer)))
+                else:
+                    responses: dict[str, Any] = {kind: self._facts[kind].response(answer)}
+                    results.append(pb.FactResult(**responses))
+            return results
+
+        return record
 
     def _command(self, program_id: str, kind: str, fact: pb.Fact) -> object:
         if kind not in self._facts:

@@ -1,8 +1,9 @@
 """What every rpc does around its own work: validate, time, answer refusals in one table's terms, log one line."""
 
+import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -16,12 +17,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from services.kernel.decider import Entry
-from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHead, Refusal, TokenInvalid
+from services.kernel.refusals import Malformed, NotFreshEnough, PositionBeyondHead, Refusal, TokenInvalid, Unavailable
 from services.kernel.times import EARLIEST_US, LATEST_US
 from services.runtime import tokens
 from services.runtime.eventlog import Connection, Head, head
+from services.runtime.gathering import Pace
 from services.runtime.stored import moment_fields
-from services.runtime.writer import DATABASE_LOST, Outcome, answer_to
+from services.runtime.writer import DATABASE_LOST, Outcome, Writer, answer_to
 
 log = structlog.get_logger()
 DOMAIN = "fenrun"
@@ -77,6 +79,8 @@ CODES = {
     "MEMBER_ERASED": PRECONDITION,
     "MASTER_KEY_MISSING": PRECONDITION,
 }
+# Of a result within an answer: the code of what is to be repeated.
+TO_BE_REPEATED: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
 # What the contract says in patterns, said for people.
 IN_WORDS = {
@@ -92,6 +96,7 @@ _validator = protovalidate.Validator()
 
 Request = TypeVar("Request", bound=Message, contravariant=True)
 Response = TypeVar("Response", covariant=True)
+Item = TypeVar("Item")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -167,13 +172,18 @@ async def abort(context: Context, refusal: Refusal) -> None:
 
 def unary(method: Callable[[Any, Request, Context], Awaitable[Response]]) -> Callable[[Any, Request, Context], Awaitable[Response]]:
     """Wraps an rpc that takes one message and gives one: it only has to do its work or raise a Refusal."""
+    return _answering(method, validate)
 
+
+def _answering(
+    method: Callable[[Any, Request, Context], Awaitable[Response]], check: Callable[[Request], None]
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
     @functools.wraps(method)
     async def call(service: Any, request: Request, context: Context) -> Response:
         began = time.perf_counter_ns()
         outcome = "OK"
         try:
-            validate(request)
+            check(request)
             return await method(service, request, context)
         except Refusal as refusal:
             outcome = refusal.reason
@@ -199,15 +209,52 @@ def unary(method: Callable[[Any, Request, Context], Awaitable[Response]]) -> Cal
 
 
 def bidirectional(
-    method: Callable[[Any, Request, Context], Awaitable[Response]],
+    method: Callable[[Any, Request, Context], Awaitable[Callable[[], Awaitable[Response]]]],
 ) -> Callable[[Any, AsyncIterator[Request], Context], AsyncIterator[Response]]:
-    """Wraps an rpc in which each message of the caller gets one answer, in order; the first that fails ends the stream."""
-    answer = unary(method)
+    """Wraps an rpc in which each message of the caller gets one answer, with a result for each thing told, in order. The method reads a
+    message and gives what records it; while that goes on, the next message is read.
+
+    The first message that fails ends the stream. So does one of which something is to be repeated, once it is answered: what follows may
+    rest on it, and keeps its place after it.
+    """
+
+    @functools.wraps(method)
+    async def record(read: Any, _request: Request, _context: Context) -> Response:
+        if isinstance(read, Exception):
+            raise read
+        response: Response = await read()
+        return response
+
+    answer = _answering(record, lambda _: None)
 
     @functools.wraps(method)
     async def call(service: Any, requests: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:
-        async for request in requests:
-            yield await answer(service, request, context)
+        messages = aiter(requests)
+
+        async def read() -> tuple[Request, Any] | None:
+            try:
+                request = await anext(messages)
+            except StopAsyncIteration:
+                return None
+            try:
+                validate(request)
+                return request, await method(service, request, context)
+            except Exception as error:
+                # It is for the answer to say, after the answers before it.
+                return request, error
+
+        reading = asyncio.create_task(read(), name="reading ahead")
+        try:
+            while (found := await reading) is not None:
+                reading = asyncio.create_task(read(), name="reading ahead")
+                request, rest = found
+                response: Any = await answer(rest, request, context)
+                yield response
+                if any(result.error.code == TO_BE_REPEATED for result in response.results):
+                    await abort(context, Unavailable("of the message before this something is to be repeated; repeat it first"))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     return call
 
@@ -248,6 +295,24 @@ def streaming(
 def _line(rpc: str, request: Message, outcome: str, began_ns: int) -> None:
     elapsed_us = (time.perf_counter_ns() - began_ns) // 1000
     log.debug("rpc.done", rpc=rpc, program_id=getattr(request, "program_id", ""), outcome=outcome, elapsed_us=elapsed_us)
+
+
+async def formed(told: Iterable[Item], command_of: Callable[[Item], Any]) -> list[Any]:
+    """The command of each, or the Refusal of what is not well formed."""
+    found, pace = list[Any](), Pace()
+    for one in told:
+        await pace.step()
+        try:
+            found.append(command_of(one))
+        except Refusal as refusal:
+            found.append(refusal)
+    return found
+
+
+async def recorded(writer: Writer, program_id: str, commands: Sequence[Any], who: str) -> list[Outcome | Refusal]:
+    """Submits what is well formed, in order, and answers each for itself."""
+    submitted = iter(await writer.submit_all(program_id, [one for one in commands if not isinstance(one, Refusal)], who))
+    return [one if isinstance(one, Refusal) else next(submitted) for one in commands]
 
 
 class Told(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import grpc
 import psycopg
 import pytest
+from fenrun.ops.v1 import ops_pb2
 from fenrun.type.v1 import type_pb2
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -38,7 +39,7 @@ from tests.faults.histories import (
 )
 from tests.faults.processes import Server, channel, client_of, kill_postgres, program_id, serving
 from tests.faults.wires import CallProxy, DatabaseProxy
-from tests.given import Client
+from tests.given import Client, day, reason
 
 SEED = 20261122
 MEMBERS = 3
@@ -187,6 +188,38 @@ def test_a_server_outlives_the_death_of_its_database(database: EmbeddedPostgres,
             finally:
                 database.start()
         shop.answers.await_more(200)
+
+
+def test_a_stream_keeps_its_order_when_the_database_is_lost(database: EmbeddedPostgres, server: Server) -> None:
+    """Everybody enrols below the one before, all sent ahead: who came in before them would be refused. PostgreSQL is gone for longer than
+    a write is retried, so the stream ends; what was not answered is sent again."""
+    program = program_id("stream")
+    with client_of(server, program, new=True) as client:
+        facts = [ops_pb2.Fact() for _ in range(300)]
+        for number, fact in enumerate(facts):
+            enrolled = fact.enroll_member
+            enrolled.member_id, enrolled.referrer_id = f"m{number}", f"m{number - 1}" if number else ""
+            enrolled.enrolled_at.CopyFrom(day(1))
+        unanswered = [ops_pb2.StreamFactsRequest(program_id=program, facts=[fact]) for fact in facts]
+        repeated, ended = 0, []
+        while unanswered:
+            try:
+                for answer in client.ops.StreamFacts(iter([*unanswered])):
+                    [result] = answer.results
+                    if result.error.code == grpc.StatusCode.UNAVAILABLE.value[0]:
+                        repeated += 1
+                        continue
+                    assert result.WhichOneof("result") == "enroll_member", result
+                    unanswered.pop(0)
+                    if len(unanswered) == 250:
+                        kill_postgres(database)
+            except grpc.RpcError as error:
+                ended.append(reason(error)[0])
+                database.start()
+        assert (repeated, ended) == (1, [grpc.StatusCode.UNAVAILABLE])
+        log = whole_log(client)
+        assert wrong_with(log) == []
+        assert [entry.stream for entry in log[1:]] == [f"member/m{number}" for number in range(len(facts))]
 
 
 @pytest.mark.parametrize("cuts", [40, pytest.param(1000, marks=pytest.mark.long)])

@@ -219,8 +219,8 @@ class Order:
     released: set[tuple[str, int, str]] = field(default_factory=set)
     positions: list[int] = field(default_factory=list)
     # See `lines` and `whole`. Most orders are completed without anybody looking at their lines.
-    _lines: dict[int, LineState] | None = None
-    _whole: dict[tuple[int, int], int] = field(default_factory=dict)
+    _lines: dict[int, LineState] | None = field(default=None, compare=False, repr=False)
+    _whole: dict[tuple[int, int], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def fact(self) -> OrderPaid:

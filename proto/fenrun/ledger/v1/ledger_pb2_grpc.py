@@ -250,7 +250,8 @@ class LedgerServiceServicer:
 
     def StreamOrders(self, request_iterator, context):
         """RecordOrders without waiting: each message carries a batch, each answer is that batch's, in the order sent. After a break send again
-        whatever was not answered.
+        whatever was not answered. A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing
+        after it is recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

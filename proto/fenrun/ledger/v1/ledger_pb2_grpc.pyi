@@ -46,7 +46,8 @@ class LedgerServiceStub:
     """Up to 500 orders in one call, applied in the order given; each is answered for itself and a refused one harms no other."""
     StreamOrders: _grpc.StreamStreamMultiCallable[_ledger_pb2.StreamOrdersRequest, _ledger_pb2.StreamOrdersResponse]
     """RecordOrders without waiting: each message carries a batch, each answer is that batch's, in the order sent. After a break send again
-    whatever was not answered.
+    whatever was not answered. A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing
+    after it is recorded.
     """
     CompleteOrder: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.CompleteOrderRequest, _ledger_pb2.CompleteOrderResponse]
     """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
@@ -174,7 +175,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Up to 500 orders in one call, applied in the order given; each is answered for itself and a refused one harms no other."""
     StreamOrders: _aio.StreamStreamMultiCallable[_ledger_pb2.StreamOrdersRequest, _ledger_pb2.StreamOrdersResponse]  # type: ignore[assignment]
     """RecordOrders without waiting: each message carries a batch, each answer is that batch's, in the order sent. After a break send again
-    whatever was not answered.
+    whatever was not answered. A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing
+    after it is recorded.
     """
     CompleteOrder: _aio.UnaryUnaryMultiCallable[_ledger_pb2.CompleteOrderRequest, _ledger_pb2.CompleteOrderResponse]  # type: ignore[assignment]
     """The customer has the goods for good: from now the release waits only for its days. Counts once by order_id.
@@ -317,7 +319,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ledger_pb2.StreamOrdersResponse], _abc.AsyncIterator[_ledger_pb2.StreamOrdersResponse]]:
         """RecordOrders without waiting: each message carries a batch, each answer is that batch's, in the order sent. After a break send again
-        whatever was not answered.
+        whatever was not answered. A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing
+        after it is recorded.
         """
 
     @_abc_1.abstractmethod

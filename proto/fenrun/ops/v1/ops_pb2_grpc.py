@@ -104,6 +104,8 @@ class OpsServiceServicer:
 
     def StreamFacts(self, request_iterator, context):
         """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered.
+        A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing after it is recorded: what
+        follows may rest on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,10 @@ class OpsServiceStub:
     harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
     """
     StreamFacts: _grpc.StreamStreamMultiCallable[_ops_pb2.StreamFactsRequest, _ops_pb2.StreamFactsResponse]
-    """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered."""
+    """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered.
+    A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing after it is recorded: what
+    follows may rest on it.
+    """
     GetProgram: _grpc.UnaryUnaryMultiCallable[_ops_pb2.GetProgramRequest, _ops_pb2.GetProgramResponse]
     """The program's currency and the head of its log."""
     ReadEntries: _grpc.UnaryUnaryMultiCallable[_ops_pb2.ReadEntriesRequest, _ops_pb2.ReadEntriesResponse]
@@ -78,7 +81,10 @@ class OpsServiceAsyncStub(OpsServiceStub):
     harms no other. For imports and event streams, where an upgrade and the order after it must keep their order. Safe to repeat.
     """
     StreamFacts: _aio.StreamStreamMultiCallable[_ops_pb2.StreamFactsRequest, _ops_pb2.StreamFactsResponse]  # type: ignore[assignment]
-    """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered."""
+    """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered.
+    A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing after it is recorded: what
+    follows may rest on it.
+    """
     GetProgram: _aio.UnaryUnaryMultiCallable[_ops_pb2.GetProgramRequest, _ops_pb2.GetProgramResponse]  # type: ignore[assignment]
     """The program's currency and the head of its log."""
     ReadEntries: _aio.UnaryUnaryMultiCallable[_ops_pb2.ReadEntriesRequest, _ops_pb2.ReadEntriesResponse]  # type: ignore[assignment]
@@ -129,7 +135,10 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_ops_pb2.StreamFactsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ops_pb2.StreamFactsResponse], _abc.AsyncIterator[_ops_pb2.StreamFactsResponse]]:
-        """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered."""
+        """RecordFacts without waiting: each answer is that of one message, in the order sent. After a break send again whatever was not answered.
+        A message of which something is to be repeated (UNAVAILABLE) ends the stream once it is answered, and nothing after it is recorded: what
+        follows may rest on it.
+        """
 
     @_abc_1.abstractmethod
     def GetProgram(
