@@ -160,7 +160,9 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
     ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us, beside)
     ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
     if settings.service in ("ledger", "all"):
-        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerTransport(connect, writer, ledger, service_dsn(dsn)), grpc_server)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(
+            LedgerTransport(connect, writer, ledger, service_dsn(dsn), watchers.stopping), grpc_server
+        )
     if settings.service in ("referral", "all"):
         referral_pb2_grpc.add_ReferralServiceServicer_to_server(ReferralTransport(connect, writer, master), grpc_server)
     if "statistics" in offers:

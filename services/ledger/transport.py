@@ -1,5 +1,6 @@
 """LedgerService over gRPC: requests become commands, outcomes become replies. No rule of the books lives here."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -63,7 +64,9 @@ LARGEST_ADJUSTMENT = 10**15
 
 
 class LedgerTransport(ledger_pb2_grpc.LedgerServiceServicer):
-    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger, dsn: str) -> None:
+    def __init__(self, connect: Connect, writer: Writer, ledger: Ledger, dsn: str, stopping: asyncio.Event) -> None:
+        """`stopping`: streams of orders end when it is set."""
+        self.stopping = stopping
         self._connect = connect
         self._writer = writer
         self._ledger = ledger

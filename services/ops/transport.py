@@ -63,6 +63,7 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         self._registered = registered
         self._facts = facts
         self._watchers = watchers
+        self.stopping = watchers.stopping
         self._now_us = now_us
         self._beside = beside
         self._threads = Threads(dsn, "fenrun-projections")
@@ -182,7 +183,7 @@ class OpsTransport(ops_pb2_grpc.OpsServiceServicer):
         news = self._watchers.join(request.program_id)
         try:
             while True:
-                if self._watchers.closed:
+                if self._watchers.stopping.is_set():
                     raise Unavailable("the server is stopping; watch again from the last position seen")
                 news.clear()
                 async with self._connect() as connection:

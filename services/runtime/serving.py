@@ -215,7 +215,7 @@ def bidirectional(
     message and gives what records it; while that goes on, the next message is read.
 
     The first message that fails ends the stream. So does one of which something is to be repeated, once it is answered: what follows may
-    rest on it, and keeps its place after it.
+    rest on it, and keeps its place after it. And so does the service's `stopping`, an event, between two messages.
     """
 
     @functools.wraps(method)
@@ -244,8 +244,14 @@ def bidirectional(
                 return request, error
 
         reading = asyncio.create_task(read(), name="reading ahead")
+        stopping = asyncio.create_task(service.stopping.wait(), name="stopping")
         try:
-            while (found := await reading) is not None:
+            while True:
+                await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    await abort(context, Unavailable("the server is stopping; repeat what was not answered"))
+                if (found := await reading) is None:
+                    return
                 reading = asyncio.create_task(read(), name="reading ahead")
                 request, rest = found
                 response: Any = await answer(rest, request, context)
@@ -254,7 +260,8 @@ def bidirectional(
                     await abort(context, Unavailable("of the message before this something is to be repeated; repeat it first"))
         finally:
             reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            stopping.cancel()
+            await asyncio.gather(reading, stopping, return_exceptions=True)
 
     return call
 

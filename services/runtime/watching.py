@@ -8,11 +8,11 @@ class Watchers:
 
     def __init__(self) -> None:
         self._events: dict[str, set[asyncio.Event]] = {}
-        self.closed = False
+        self.stopping = asyncio.Event()
 
     def close(self) -> None:
         """Ends every wait: the server is stopping."""
-        self.closed = True
+        self.stopping.set()
         for events in self._events.values():
             for event in events:
                 event.set()

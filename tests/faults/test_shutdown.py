@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Self
 
 import grpc
@@ -22,7 +23,7 @@ from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.settings import Settings
 from tests.faults.histories import AGAIN, Answers, Teller, Telling, finish, insist, opening, order, positions_of, whole_log, wrong_with
 from tests.faults.processes import SHORTLY_S, Server, channel, client_of, program_id
-from tests.given import Client, line
+from tests.given import Client, line, reason
 
 # gRPC itself ends calls with CANCELLED that have come in and are not yet taken up when a server is stopped (grpc/grpc#41785).
 AGAIN_WHILE_STOPPING = AGAIN | {grpc.StatusCode.CANCELLED}
@@ -98,6 +99,22 @@ def test_calls_under_way_are_answered_before_the_server_ends(database: EmbeddedP
         assert server.ended() == 0
     assert [receipt.position for receipt in receipts] == list(range(5, 13))
     assert not any(receipt.already_recorded for receipt in receipts)
+
+
+def test_an_open_stream_does_not_keep_the_server_from_ending(database: EmbeddedPostgres) -> None:
+    """Its caller may have nothing to tell for hours: it is told UNAVAILABLE, and the server ends long before its drain time is over."""
+    program = program_id("streaming")
+    with Server(database.dsn, drain_s="3600") as server, client_of(server, program, new=True) as client:
+        opening(client)
+        telling: SimpleQueue[ledger_pb2.StreamOrdersRequest | None] = SimpleQueue()
+        answers = client.ledger.StreamOrders(iter(telling.get, None))
+        telling.put(ledger_pb2.StreamOrdersRequest(program_id=program, orders=[client.told_order("first", "root", line(1, 1000))]))
+        assert next(answers).results[0].recorded.receipt.position == 5
+        assert server.stop() == 0
+        with pytest.raises(grpc.RpcError) as ended:
+            next(answers)
+        telling.put(None)
+        assert reason(ended.value)[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_database_that_hangs_does_not_keep_the_server_from_ending(database: EmbeddedPostgres) -> None:

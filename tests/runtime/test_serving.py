@@ -20,19 +20,20 @@ class Scripted:
 
     def __init__(self, **wait: asyncio.Event) -> None:
         self.read: list[str] = []
+        self.begun: list[str] = []
         self.recorded: list[str] = []
         self.wait = wait
-        self.is_read = asyncio.Condition()
+        self.news = asyncio.Condition()
+        self.stopping = asyncio.Event()
 
     @bidirectional
     async def StreamFacts(
         self, request: ops_pb2.StreamFactsRequest, context: Context
     ) -> Callable[[], Awaitable[ops_pb2.StreamFactsResponse]]:
-        async with self.is_read:
-            self.read.append(request.program_id)
-            self.is_read.notify_all()
+        await self._note(self.read, request.program_id)
 
         async def record() -> ops_pb2.StreamFactsResponse:
+            await self._note(self.begun, request.program_id)
             if request.program_id in self.wait:
                 await self.wait[request.program_id].wait()
             code = TO_BE_REPEATED if request.program_id == "away" else grpc.StatusCode.NOT_FOUND.value[0]
@@ -41,6 +42,15 @@ class Scripted:
             return ops_pb2.StreamFactsResponse(results=[ops_pb2.FactResult(error=status_pb2.Status(code=code))])
 
         return record
+
+    async def _note(self, names: list[str], name: str) -> None:
+        async with self.news:
+            names.append(name)
+            self.news.notify_all()
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        async with self.news:
+            await self.news.wait_for(seen)
 
 
 def message(program_id: str) -> ops_pb2.StreamFactsRequest:
@@ -69,13 +79,12 @@ def told(tell: Callable[[Call, Scripted], Awaitable[None]], *waiting: str) -> Sc
     return asyncio.run(story())
 
 
-def test_the_next_message_is_read_while_one_is_recorded_and_recorded_after_it() -> None:
+def test_the_next_message_news_while_one_is_recorded_and_recorded_after_it() -> None:
     async def tell(call: Call, service: Scripted) -> None:
         for name in ("a", "b", "c"):
             await call.write(message(name))
         await call.done_writing()
-        async with service.is_read:
-            await service.is_read.wait_for(lambda: len(service.read) == 2)
+        await service.until(lambda: len(service.read) == 2)
         assert service.recorded == []
         service.wait["a"].set()
         assert len([answer async for answer in call]) == 3
@@ -107,8 +116,7 @@ def test_nothing_is_recorded_after_a_message_that_is_not(second: str, answered: 
         for name in ("a", second, "c"):
             await call.write(message(name))
         await call.done_writing()
-        async with service.is_read:
-            await service.is_read.wait_for(lambda: "a" in service.read)
+        await service.until(lambda: "a" in service.read)
         service.wait["a"].set()
         for _ in answered:
             assert (await call.read()).results
@@ -119,13 +127,31 @@ def test_nothing_is_recorded_after_a_message_that_is_not(second: str, answered: 
     assert told(tell, "a").recorded == ["a"]
 
 
-def test_who_leaves_is_read_no_further() -> None:
+def test_who_leaves_news_no_further() -> None:
     async def tell(call: Call, service: Scripted) -> None:
         await call.write(message("a"))
-        async with service.is_read:
-            await service.is_read.wait_for(lambda: "a" in service.read)
+        await service.until(lambda: "a" in service.read)
         call.cancel()
         while any(task.get_name() == "reading ahead" for task in asyncio.all_tasks()):
             await asyncio.sleep(0.01)
 
     assert told(tell, "a").recorded == []
+
+
+@pytest.mark.parametrize("told_before", [0, 1, 2])
+def test_a_server_that_stops_ends_a_stream_once_what_it_records_is_answered(told_before: int) -> None:
+    async def tell(call: Call, service: Scripted) -> None:
+        names = ["a", "b"][:told_before]
+        for name in names:
+            await call.write(message(name))
+        await service.until(lambda: (service.read, service.begun) == (names, names[:1]))
+        service.stopping.set()
+        for name in names:
+            service.wait[name].set()
+        answers = [await call.read() for _ in names[:1]]
+        assert all(answer.results for answer in answers)
+        with pytest.raises(grpc.aio.AioRpcError, match="the server is stopping") as ended:
+            await call.read()
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    assert told(tell, "a", "b").recorded == ["a", "b"][: min(told_before, 1)]
