@@ -172,14 +172,17 @@ class Stream:
                 self._sending.put(message)
             self._call = self._sender.connection.ops.StreamFacts(iter(self._sending.get, None))
         late = Timer(CALL_TIMEOUT_S, self._call.cancel)
+        late.daemon = True
         late.start()
         try:
             response = next(self._call, None)
             if response is None:
                 raise Again("the server ended the stream")
             answers = [_answer(result) for result in response.results]
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, grpc.RpcError) and late.finished.is_set():
+                raise Again(f"the server at {self._sender.connection.address} has not answered for {CALL_TIMEOUT_S} s") from None
             raise
         finally:
             late.cancel()

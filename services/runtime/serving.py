@@ -248,10 +248,12 @@ def bidirectional(
         try:
             while True:
                 await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if stopping.done():
-                    await abort(context, Unavailable("the server is stopping; repeat what was not answered"))
-                if (found := await reading) is None:
+                found = reading.result() if reading.done() else None
+                if reading.done() and found is None:
                     return
+                if found is None or stopping.done():
+                    await abort(context, Unavailable("the server is stopping; repeat what was not answered"))
+                    raise AssertionError("abort always raises")
                 reading = asyncio.create_task(read(), name="reading ahead")
                 request, rest = found
                 response: Any = await answer(rest, request, context)

@@ -3,6 +3,7 @@
 import random
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -37,7 +38,7 @@ from tests.faults.histories import (
     whole_log,
     wrong_with,
 )
-from tests.faults.processes import Server, channel, client_of, kill_postgres, program_id, serving
+from tests.faults.processes import SHORTLY_S, Server, channel, client_of, kill_postgres, program_id, serving
 from tests.faults.wires import CallProxy, DatabaseProxy
 from tests.given import Client, day, reason
 
@@ -201,10 +202,18 @@ def test_a_stream_keeps_its_order_when_the_database_is_lost(database: EmbeddedPo
             enrolled.member_id, enrolled.referrer_id = f"m{number}", f"m{number - 1}" if number else ""
             enrolled.enrolled_at.CopyFrom(day(1))
         unanswered = [ops_pb2.StreamFactsRequest(program_id=program, facts=[fact]) for fact in facts]
-        repeated, ended = 0, []
+        lost, gone, repeated, ended = threading.Event(), False, 0, []
+
+        def ahead() -> Iterator[ops_pb2.StreamFactsRequest]:
+            """Some before the loss, and all others at once after it."""
+            sent = [*unanswered]
+            yield from sent[:60]
+            lost.wait(SHORTLY_S)
+            yield from sent[60:]
+
         while unanswered:
             try:
-                for answer in client.ops.StreamFacts(iter([*unanswered])):
+                for answer in client.ops.StreamFacts(ahead(), timeout=2 * SHORTLY_S):
                     [result] = answer.results
                     if result.error.code == grpc.StatusCode.UNAVAILABLE.value[0]:
                         repeated += 1
@@ -212,10 +221,15 @@ def test_a_stream_keeps_its_order_when_the_database_is_lost(database: EmbeddedPo
                     assert result.WhichOneof("result") == "enroll_member", result
                     unanswered.pop(0)
                     if len(unanswered) == 250:
+                        gone = True
                         kill_postgres(database)
+                        lost.set()
             except grpc.RpcError as error:
                 ended.append(reason(error)[0])
-                database.start()
+            finally:
+                if gone:
+                    database.start()
+                gone = False
         assert (repeated, ended) == (1, [grpc.StatusCode.UNAVAILABLE])
         log = whole_log(client)
         assert wrong_with(log) == []

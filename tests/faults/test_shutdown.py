@@ -107,7 +107,7 @@ def test_an_open_stream_does_not_keep_the_server_from_ending(database: EmbeddedP
     with Server(database.dsn, drain_s="3600") as server, client_of(server, program, new=True) as client:
         opening(client)
         telling: SimpleQueue[ledger_pb2.StreamOrdersRequest | None] = SimpleQueue()
-        answers = client.ledger.StreamOrders(iter(telling.get, None))
+        answers = client.ledger.StreamOrders(iter(telling.get, None), timeout=2 * SHORTLY_S)
         telling.put(ledger_pb2.StreamOrdersRequest(program_id=program, orders=[client.told_order("first", "root", line(1, 1000))]))
         assert next(answers).results[0].recorded.receipt.position == 5
         assert server.stop() == 0

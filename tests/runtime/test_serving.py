@@ -79,7 +79,7 @@ def told(tell: Callable[[Call, Scripted], Awaitable[None]], *waiting: str) -> Sc
     return asyncio.run(story())
 
 
-def test_the_next_message_news_while_one_is_recorded_and_recorded_after_it() -> None:
+def test_the_next_message_is_read_while_one_is_recorded_and_recorded_after_it() -> None:
     async def tell(call: Call, service: Scripted) -> None:
         for name in ("a", "b", "c"):
             await call.write(message(name))
@@ -127,15 +127,34 @@ def test_nothing_is_recorded_after_a_message_that_is_not(second: str, answered: 
     assert told(tell, "a").recorded == ["a"]
 
 
-def test_who_leaves_news_no_further() -> None:
+def test_who_leaves_leaves_nothing_to_do() -> None:
     async def tell(call: Call, service: Scripted) -> None:
         await call.write(message("a"))
-        await service.until(lambda: "a" in service.read)
+        await service.until(lambda: service.begun == ["a"])
+        assert beside() == {"reading ahead", "stopping"}
         call.cancel()
-        while any(task.get_name() == "reading ahead" for task in asyncio.all_tasks()):
+        while beside():
             await asyncio.sleep(0.01)
 
+    def beside() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()} & {"reading ahead", "stopping"}
+
     assert told(tell, "a").recorded == []
+
+
+def test_a_stream_that_is_over_is_not_to_be_repeated_because_the_server_stops() -> None:
+    async def tell(call: Call, service: Scripted) -> None:
+        await call.write(message("a"))
+        await call.done_writing()
+        await service.until(lambda: service.begun == ["a"])
+        while "reading ahead" in {task.get_name() for task in asyncio.all_tasks()}:
+            await asyncio.sleep(0.01)
+        service.stopping.set()
+        service.wait["a"].set()
+        assert (await call.read()).results
+        assert await call.read() is grpc.aio.EOF
+
+    assert told(tell, "a").recorded == ["a"]
 
 
 @pytest.mark.parametrize("told_before", [0, 1, 2])
