@@ -47,7 +47,7 @@ MEMBERS = InlineView(
 _BALANCE = ("member_id", "asset", "position", "pending", "available", "reserved", "paid", "debt", "accrued", "reversed", "adjusted")
 # Now, and right after each entry that moved them.
 BALANCES = InlineView("ledger.balances", _BALANCE, 2)
-BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, "position")
+BALANCE_HISTORY = InlineView("ledger.balance_history", _BALANCE, 3, written_once=True)
 COMPANY = InlineView("ledger.company", ("asset", "account", "balance"), 2)
 # What is due from anything but an order names its stream as order_id: a stream has a slash, an order's id has none.
 DUE = InlineView("ledger.due", ("due_us", "order_id", "member_id", "asset", "amount_minor"), 4)

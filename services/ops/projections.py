@@ -244,7 +244,7 @@ class Written:
         self.rows = 0
         self.differences: list[str] = []
         self._view = view
-        self._live = live_rows(connection, program_id, view, view.written_once)
+        self._live = live_rows(connection, program_id, view, "position")
         self._ahead: list[Row] = []
         self._position = itemgetter(view.columns.index("position"))
 

@@ -23,8 +23,8 @@ class View:
     # After program_id, in table order; the first `keys` of them identify a row.
     columns: tuple[str, ...]
     keys: int
-    # What sorts the rows by position where each is written once, with the entry at that position; empty where rows change.
-    written_once: str = ""
+    # Whether each row is written once, with the entry at its position, and never changes.
+    written_once: bool = False
 
 
 class InlineView(View):

@@ -91,7 +91,7 @@ def killed_at_random(directory: Path, until: str, kills: int, timeout_s: int) ->
     target = f"127.0.0.1:{port}"
     server = serving(directory / "data", port)
     process = importing(directory / "files", target, "killed", rejected)
-    share = len(facts) // (kills + 1)  # the last share is left: while it goes in the last kill is dealt out
+    share = len(facts) // (kills + 1)  # one more than kills: the last of them comes while the import goes on, too
     killed = 0
     try:
         for number in range(kills):
