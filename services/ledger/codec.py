@@ -444,6 +444,11 @@ def order_of(told: pb.OrderPaid) -> f.OrderPaid:
     return f.OrderPaid(told.order_id, told.member_id, told.currency, lines, attributions, told.group_id, told.referrer_id)
 
 
+def engine_of(decision: bytes) -> int:
+    """The engine version that a stored decision begins with, without reading the rest; 0 where it does not begin with a small one."""
+    return decision[1] if decision[:1] == b"\x08" and decision[1:2] < b"\x80" and len(decision) > 1 else 0
+
+
 def decided_of(decided: pb.OrderPaidDecision) -> f.OrderPaidDecision:
     """The decision on an order as its message tells it."""
     return f.OrderPaidDecision(

@@ -14,12 +14,13 @@ from services.audit.domain import checkpoint, merkle
 from services.audit.domain.checkpoint import VerifierKey
 from services.audit.signing import SigningKey
 from services.auditor.bundle import MANIFEST, File, frames, hash_file, read_manifest, read_whole, varint
-from services.auditor.verifying.deciding import FOLLOWING, every_type
+from services.auditor.verifying.deciding import BY_ENGINE, FOLLOWING, every_type
 from services.auditor.verifying.laws import POSTING
 from services.auditor.verifying.report import CHECKS, Report
 from services.auditor.verifying.run import Verification, verify
 from services.ledger import codec as ledger_codec
 from services.ledger.domain import commands
+from services.ledger.domain.engine import ENGINES
 from services.ledger.domain.facts import LineKind, OrderLine, OrderPaid
 from services.referral import codec as referral_codec
 from services.referral.domain.decide import EnrollMember
@@ -77,7 +78,7 @@ def flip(field: str) -> Callable[[log_pb2.Entry], None]:
 # ---------------------------------------------------------------- what nobody touched
 
 
-@pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3", "v4", "v5", "v6"])
 def test_an_untouched_history_holds(version: str, tmp_path: Path) -> None:
     log = golden(version)
     report = verified(bundle(tmp_path / "b", log, sizes=[size for size in (1, 7, 31, 32, 33) if size < len(log)] + [len(log)]))
@@ -337,6 +338,33 @@ def test_a_rewritten_fact_is_found_where_a_decision_depends_on_it(tmp_path: Path
 
     position = next(entry.position for entry in STORY if entry.type == "order.paid.v1" and entry.position in MOVING)
     assert first(verified(bundle(tmp_path / "b", forged(position, dearer)))) == ("decisions", position)
+
+
+@pytest.mark.parametrize("version", [0, max(ENGINES) + 1, 128])
+@pytest.mark.parametrize("kind", sorted(BY_ENGINE))
+def test_a_decision_of_an_engine_that_nobody_knows_is_not_taken_again(kind: str, version: int, tmp_path: Path) -> None:
+    def by_another(entry: log_pb2.Entry) -> None:
+        told = log_pb2.PeriodClosedDecision(engine_version=version)
+        entry.decision = told.SerializeToString(deterministic=True) + entry.decision[2:]
+
+    position = next(entry.position for entry in STORY if entry.type == kind)
+    report = verified(bundle(tmp_path / "b", forged(position, by_another)))
+    assert first(report) == ("decisions", position)
+    assert report.first is not None
+    assert report.first.problem == "the decision names no engine that is known here"
+
+
+def test_what_an_older_engine_began_it_goes_on_with(tmp_path: Path) -> None:
+    """Told that the newest engine had decided, what an older one gave back is found."""
+
+    def by_the_newest(entry: log_pb2.Entry) -> None:
+        entry.decision = bytes((8, max(ENGINES))) + entry.decision[2:]
+
+    log = golden("v5")
+    paid = next(entry.position for entry in log if entry.type == "order.paid.v1")
+    refunded = next(entry.position for entry in log if entry.type == "order.refunded.v1")
+    report = verified(bundle(tmp_path / "b", forged(paid, by_the_newest, log)))
+    assert first(report) == ("decisions", refunded)
 
 
 @pytest.mark.parametrize("kind", sorted(FOLLOWING))

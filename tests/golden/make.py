@@ -1,7 +1,8 @@
 """Writes a golden history of the current version: `python -m tests.golden.make NAME STORY…`. A history once committed is never made again.
 
 It plays stories through gRPC, then keeps the entries as they are stored and every row of every view. Together the histories reach every
-type of entry: v1 was made of `plain`, v2 of `plain schemes`, v3 of `sealing`, v4 of `names`. With names their keys are kept.
+type of entry: v1 was made of `plain`, v2 of `plain schemes`, v3 of `sealing`, v4 of `names`, v5 of `instants` by engine 1, and v6 of the
+same by engine 2. With names their keys are kept.
 """
 
 import base64
@@ -238,7 +239,40 @@ def play_names(client: Client) -> None:
     client.erase("dee", at=4)
 
 
-STORIES = {"names": play_names, "plain": play, "schemes": play_schemes, "sealing": play_sealing}
+INSTANTS = """
+plan: instants
+version: 1
+currency: GBP
+period: day
+effective: {from: "2025-01-01T00:00:00Z"}
+rules:
+  - {id: now, kind: self, rate: 1%, release: {on: at_once}}
+  - {id: then, kind: self, rate: 2%}
+  - {id: day-now, kind: volume, brackets: [{from_minor: 0, rate: 3%}], release: {on: at_once}}
+  - {id: day-then, kind: volume, brackets: [{from_minor: 0, rate: 4%}]}
+"""
+
+
+def play_instants(client: Client) -> None:
+    """What was paid at once, and what is due in the very instant of the order or of the closing: refunded while due, held, and released."""
+    client.publish(INSTANTS)
+    for number, member in enumerate(("ann", "bob", "cho", "dee"), 2):
+        client.enroll(member)
+        if member in ("bob", "cho"):
+            held = lp.PlaceHoldRequest(program_id=client.program_id, hold_id=member, member_id=member, reason="?", placed_at=day(1))
+            client.ledger.PlaceHold(held)
+        client.order(member, member, line(1, 9_999), at=number)
+        client.complete(member, at=number)
+        client.close_period(f"2026-01-{number:02}", at=number + 1)
+    client.ledger.LiftHold(lp.LiftHoldRequest(program_id=client.program_id, hold_id="cho", reason="!", lifted_at=day(7)))
+    for member in ("ann", "bob", "cho"):
+        client.refund("half", member, (1, 0, 5_000), at=8)
+    client.release(9)
+    for member in ("ann", "bob", "cho", "dee"):
+        client.refund("rest", member, (1, 1, 4_999 if member != "dee" else 9_999), at=10)
+
+
+STORIES = {"instants": play_instants, "names": play_names, "plain": play, "schemes": play_schemes, "sealing": play_sealing}
 
 
 def main(version: str, *stories: str) -> None:

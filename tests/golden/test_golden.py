@@ -15,6 +15,7 @@ from services.ledger import projection as ledger_projection
 from services.ledger.domain import books, commands
 from services.ledger.domain import decide as ledger_decide
 from services.ledger.domain import facts as ledger_facts
+from services.ledger.domain.engine import ENGINE_VERSION
 from services.ops.projections import Chain
 from services.referral import codec as referral_codec
 from services.referral import names
@@ -138,6 +139,7 @@ def test_every_decision_of_an_old_history_is_taken_again_byte_for_byte(history: 
         entry = ledger_codec.read(stored)
         command = command_of(entry)
         if command is not None:
+            state.engine_version = getattr(entry.decision, "engine_version", ENGINE_VERSION)
             answer = ledger_decide.decide(state, command)
             assert isinstance(answer, list)
             draft = next(draft for draft in answer if draft.stream == stored.stream)

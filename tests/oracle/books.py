@@ -114,14 +114,14 @@ class Source:
     """What is still pending from something: (payee, asset, when) -> amount. `when` is a time, or what the rule says of it."""
 
     stream: str
+    since: int  # when what is given at once is due, where a hold stops it
     pending: Counter[tuple[str, str, object]] = field(default_factory=Counter)
     released: set[tuple[str, str, object]] = field(default_factory=set)
-    at_once: dict[tuple[str, str], int] = field(default_factory=dict)  # (payee, asset) -> since when it is held back, 0: paid at once
 
     def copied(self) -> Source:
         """One that goes on by itself."""
         other = copy(self)
-        other.pending, other.released, other.at_once = Counter(self.pending), set(self.released), dict(self.at_once)
+        other.pending, other.released = Counter(self.pending), set(self.released)
         return other
 
 
@@ -385,23 +385,23 @@ class Books:
     def _asset(self, rule: Rule) -> str:
         return rule.asset or self.currency
 
-    def _give(self, source: Source, changes: Mapping[tuple[str, str, object], int], at: int) -> dict[tuple[str, str], int]:
+    def _give(self, source: Source, changes: Mapping[tuple[str, str, object], int]) -> dict[tuple[str, str], int]:
         """Books changes of what a source gives, by payee, asset and time of release; what each payee has more now.
 
-        What is given at once waits, due at once, while the payee is held.
+        What is given at once, or more of what was released, waits while the payee is held. What is taken back comes from what waits first.
         """
         sums: Counter[tuple[str, str]] = Counter()
-        for (payee, asset, told), change in changes.items():
+        for key, change in changes.items():
+            payee, asset, when = key
             sums[payee, asset] += change
-            when = told
-            if told == "at once" and change:
-                when = source.at_once.setdefault((payee, asset), at if ("member", payee) in self.held() else 0)
-            if when in ("at once", 0) or (payee, asset, when) in source.released:
-                self.net[payee, asset] += change
-            else:
-                pending = source.pending[payee, asset, when] + change
-                source.pending[payee, asset, when] = max(pending, 0)
+            waits = when != "at once" and key not in source.released
+            stopped = change > 0 and ("member", payee) in self.held()
+            if waits or stopped or source.pending[key]:
+                pending = source.pending[key] + change
+                source.pending[key] = max(pending, 0)
                 self.net[payee, asset] += min(pending, 0)
+            else:
+                self.net[payee, asset] += change
         return {key: change for key, change in sums.items() if change}
 
     def _cost(self, asset: str, pool: int, breakage: int) -> None:
@@ -524,7 +524,7 @@ class Books:
             plan_position=plan_position,
             plan=plan,
             people=people,
-            source=Source(f"order/{fact.order_id}"),
+            source=Source(f"order/{fact.order_id}", fact.paid_at),
             told_remaining={line.line_no: (line.base_minor, line.quantity) for line in fact.lines},
             scene=Scene(
                 plan=plan,
@@ -543,7 +543,7 @@ class Books:
         changes = self._promote(book)
         own = [change.tier for change in changes if change.member_id == fact.member_id]
         book.scene = replace(book.scene, promoted_to=own[0] if own else "")
-        gave = self._settle(book, owed, fact.paid_at)
+        gave = self._settle(book, owed)
         for key, amount in gave[0].items():
             self.accrued[key] += amount
         self._enter_order("order.paid.v1", book)
@@ -590,7 +590,7 @@ class Books:
         """What every rule gives from an order on what remains of it."""
         return shares_of(book.scene, book.remaining)
 
-    def _settle(self, book: OrderBook, owed: Mapping[str, int], at: int) -> tuple[dict[tuple[str, str], int], Counter[str]]:
+    def _settle(self, book: OrderBook, owed: Mapping[str, int]) -> tuple[dict[tuple[str, str], int], Counter[str]]:
         """Brings what an order gives to what it gives now; its counted rules owed `owed` before. Changes by payee, and of breakage."""
         rules = {rule.rule_id: rule for rule in book.plan.rules}
         now = {(share.line_no, share.rule.rule_id, share.payee): share.amount for share in self.shares(book)}
@@ -611,7 +611,7 @@ class Books:
         for asset, pool in pools.items():
             self._cost(asset, pool, breakage[asset])
         book.shares = {key: amount for key, amount in now.items() if amount}
-        return self._give(book.source, changes, at), breakage
+        return self._give(book.source, changes), breakage
 
     def _refund(self, fact: Refund) -> Detail:
         book = self.orders[fact.order_id]
@@ -630,7 +630,7 @@ class Books:
         if book.plan.on_full_refund == "release" and binding.locking_order == book.order.order_id and (emptied or book.voided):
             self.bindings[book.order.member_id] = replace(binding, locked=False, position=0, locking_order="")
         changes = self._lose_evidence(book, at) if was_alive and not book.alive() else []
-        took = self._settle(book, owed, at)[0]
+        took = self._settle(book, owed)[0]
         for key, amount in took.items():
             self.reversed[key] -= amount
         self._enter_order(kind, book)
@@ -748,7 +748,7 @@ class Books:
     def _task(self, fact: RecordTask) -> Detail:
         found = self.plan_in_force(fact.done_at)
         assert found is not None
-        source = self.rewards[f"task/{fact.task_id}"] = Source(f"task/{fact.task_id}")
+        source = self.rewards[f"task/{fact.task_id}"] = Source(f"task/{fact.task_id}", fact.done_at)
         upline = self.upline(fact.member_id)
         changes: Counter[tuple[str, str, object]] = Counter()
         for rule in found[1].rules:
@@ -763,7 +763,7 @@ class Books:
                 self._cost(self._asset(rule), amount, 0 if payee else amount)
                 if payee:
                     changes[payee, self._asset(rule), _due(rule.release, fact.done_at)] += amount
-        gave = self._give(source, changes, fact.done_at)
+        gave = self._give(source, changes)
         for key, amount in gave.items():
             self.accrued[key] += amount
         self._enter("task.done.v1", f"task/{fact.task_id}")
@@ -773,7 +773,7 @@ class Books:
         key = (fact.member_id, self.currency)
         self.net[key] += fact.available_minor - fact.debt_minor
         self.paid[fact.member_id] += fact.paid_minor
-        source = self.rewards[f"opening/{fact.opening_id}"] = Source(f"opening/{fact.opening_id}")
+        source = self.rewards[f"opening/{fact.opening_id}"] = Source(f"opening/{fact.opening_id}", fact.opened_at)
         if fact.pending_minor:
             source.pending[(*key, fact.pending_due_at)] += fact.pending_minor
         total = fact.available_minor + fact.pending_minor + fact.paid_minor - fact.debt_minor
@@ -831,7 +831,7 @@ class Books:
             above={member_id: (self.upline(member_id) or [""])[0] for member_id in self.members},
             holders={role: self.holders(role, "", last) for role in roles},
         )
-        source = self.rewards[f"period/{fact.period_id}"] = Source(f"period/{fact.period_id}")
+        source = self.rewards[f"period/{fact.period_id}"] = Source(f"period/{fact.period_id}", fact.closed_at)
         book = PeriodBook(period, fact.closed_at, plan_position, plan, people, source)
         self.periods[fact.period_id] = book
         gave, _ = self._compute(book)
@@ -882,7 +882,7 @@ class Books:
             pool = sum(result.earnings.values()) - sum(was.earnings.values()) + result.breakage - was.breakage
             self._cost(asset, pool, result.breakage - was.breakage)
         book.results = tuple(results)
-        return self._give(book.source, changes, book.closed_at), {result.rule_id: result.volume for result in results}
+        return self._give(book.source, changes), {result.rule_id: result.volume for result in results}
 
     def _correct_period(self, order: OrderBook) -> Detail:
         """After less remains of an order: the closed period it counts in is computed again over the same people."""
@@ -915,6 +915,8 @@ class Books:
         return dict(found)
 
     def _due_at(self, source: Source, when: object) -> int | None:
+        if when == "at once":
+            return source.since
         if not isinstance(when, Release):
             return when if isinstance(when, int) else None
         book = self.orders[source.stream.removeprefix("order/")]

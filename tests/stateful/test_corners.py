@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,16 +14,21 @@ from tests.oracle.facts import (
     EVIDENCE_SEAT_GRANTED,
     Adjust,
     Attribution,
+    ClosePeriod,
+    Complete,
     Enroll,
     FailGroup,
     GrantRole,
+    LiftHold,
     Line,
     OpenBalance,
     OpenGroup,
     Order,
+    PlaceHold,
     PublishPlan,
     Refund,
     RefundLine,
+    ReleaseDue,
     Upgrade,
     Write,
 )
@@ -66,6 +72,18 @@ CAPPED_SPLIT = {
     "cap_minor": {"order": 300},
 }
 BOUGHT_BY_B = Order("O", "B", day(9), CURRENCY, LINE)
+# Two rules that pay the same member: one at once, one in the very instant that the order is completed, or the period closed.
+AT_ONCE, THAT_INSTANT = {"on": "at_once"}, {"on": "completion", "days": 0}
+OWN, BY_PERIOD = {"kind": "self", "rate": "1%"}, {"kind": "volume", "brackets": [{"from_minor": 0, "rate": "1%"}]}
+ORDER_RULES = [{"id": "x", "release": AT_ONCE, **OWN}, {"id": "y", "release": THAT_INSTANT, **OWN}]
+PERIOD_RULES = [{"id": "x", "release": AT_ONCE, **BY_PERIOD}, {"id": "y", "release": THAT_INSTANT, **BY_PERIOD}]
+ORDER_THEN = (plan(*ORDER_RULES), Order("O", "B", day(1), CURRENCY, LINE), Complete("O", day(1)))
+PERIOD_THEN = (plan(*PERIOD_RULES, period="day"), Order("O", "B", day(1), CURRENCY, LINE), ClosePeriod("2026-01-02", day(3)))
+HOLD_B, LIFT = PlaceHold("H", "B", "", day(0)), LiftHold("H", day(5))
+HALF, REST = Refund("R", "O", day(6), (RefundLine(1, 0, 5_000),)), Refund("S", "O", day(7), (RefundLine(1, 1, 5_000),))
+
+RANK = {"id": "x", "kind": "rank", "board": "own", "places_minor": [7, 5]}
+BEFORE_B = Refund("R", "O", day(5), (RefundLine(1, 0, 2_000),)), Refund("S", "P", day(6), (RefundLine(1, 0, 5_000),))
 
 STORIES: dict[str, tuple[Write, ...]] = {
     "below a seat that expired stands another one that expired": (
@@ -97,6 +115,27 @@ STORIES: dict[str, tuple[Write, ...]] = {
         *(plan(FIRST, binding={"touch": "order", "on_full_refund": "release"}), Enroll("C", "", day(0))),
         *(Order("O", "B", day(0), CURRENCY, LINE, referrer_id="C"), Refund("R", "O", day(0), ALL), seat("U", "manager", member_id="B")),
     ),
+    **{
+        f"{of} of which one share was paid at once and one is due in that instant{name}": (*before, *then, *after, HALF, REST)
+        for of, then in (("an order", ORDER_THEN), ("a period", PERIOD_THEN))
+        for name, before, after in (
+            ("", (), ()),
+            (", released since", (), (ReleaseDue(day(5)),)),
+            (", held", (HOLD_B,), ()),
+            (", held until then", (HOLD_B,), (LIFT,)),
+            (", held and released since", (HOLD_B,), (LIFT, ReleaseDue(day(5)))),
+            (", held since", (), (replace(HOLD_B, placed_at=day(4)),)),
+        )
+    },
+    **{
+        f"what somebody gains while held waits, and goes first: {release['on']}{name}": (
+            *(plan({**RANK, "release": release}, period="day"), Order("O", "B", day(1), CURRENCY, LINE)),
+            *(Order("P", "A", day(1), CURRENCY, (Line(1, 9_000),)), ClosePeriod("2026-01-02", day(3)), ReleaseDue(day(3))),
+            *(PlaceHold("H", "A", "", day(4)), BEFORE_B[0], *after, BEFORE_B[1]),
+        )
+        for release in (AT_ONCE, THAT_INSTANT)
+        for name, after in (("", ()), (", lifted", (LIFT,)), (", released", (LIFT, ReleaseDue(day(6)))))
+    },
 }
 
 

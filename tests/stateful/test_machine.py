@@ -172,9 +172,9 @@ class CapsEachOrderOnly(Books):
 class LetsPendingGoBelowZero(Books):
     """Takes a reward for other orders back from what this one has pending, whether it has so much or not."""
 
-    def _give(self, source: Source, changes: Mapping[tuple[str, str, object], int], at: int) -> dict[tuple[str, str], int]:
+    def _give(self, source: Source, changes: Mapping[tuple[str, str, object], int]) -> dict[tuple[str, str], int]:
         before = Counter(source.pending)
-        gave = super()._give(source, changes, at)
+        gave = super()._give(source, changes)
         for key, change in changes.items():
             below = before[key] + change
             if key in source.pending and key not in source.released and below < 0:

@@ -19,6 +19,7 @@ from services.ledger import codec as ledger_codec
 from services.ledger.domain import books as ledger_books
 from services.ledger.domain import commands
 from services.ledger.domain import decide as ledger_decide
+from services.ledger.domain.engine import ENGINES
 from services.referral import codec as referral_codec
 from services.referral.domain import decide as referral_decide
 from services.referral.domain import facts as referral_facts
@@ -64,6 +65,8 @@ REFERRAL: dict[str, Command] = {
 }
 RELEASES = ("order.released.v1", "reward.released.v1")
 PROGRAM = "program.created.v1"
+# Entries whose decision names the engine that took it; what follows on them is decided by the same one.
+BY_ENGINE = frozenset({"order.paid.v1", "task.done.v1", "period.closed.v1"})
 # Entries that never come alone: a command about something else drafted them.
 FOLLOWING = frozenset({"group.joined.v1", "order.group_formed.v1", "order.voided.v1", "period.corrected.v1"})
 
@@ -193,11 +196,13 @@ def _drafts(state: State, row: Stored) -> list[Draft]:
 def _answer(state: State, row: Stored) -> list[Draft] | Repeated:
     state.books.fresh = row.stream if row.stream_version == 1 else ""
     kind, occurred_us = row.type, row.occurred_us
+    if kind in BY_ENGINE:
+        state.books.engine_version = _engine(row)
     if kind == "order.paid.v1":
         # Most of a log: what `ledger_codec.read` gives, without a decision to read.
         told = ledger_codec.order_of(log_pb2.OrderPaid.FromString(row.fact))
         return ledger_decide.decide(state.books, commands.RecordOrder(told, occurred_us))
-    # Of the decision the engine must know nothing: only the fact is read.
+    # Of the decision the engine must know nothing but which one took it: only the fact is read.
     row = row._replace(decision=b"")
     if kind in REFERRAL:
         command = REFERRAL[kind](referral_codec.read(row).fact, occurred_us)
@@ -206,6 +211,14 @@ def _answer(state: State, row: Stored) -> list[Draft] | Repeated:
         return _released(state, row)
     command = LEDGER[kind](ledger_codec.read(row).fact, occurred_us)
     return ledger_decide.decide(state.books, command)
+
+
+def _engine(row: Stored) -> int:
+    version = ledger_codec.engine_of(row.decision)
+    if version not in ENGINES:
+        known = f"an engine version up to {max(ENGINES)}, the newest of this verifier"
+        raise Bad(_finding(row, "the decision names no engine that is known here", known, str(version)))
+    return version
 
 
 def _released(state: State, row: Stored) -> list[Draft]:

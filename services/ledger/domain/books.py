@@ -14,6 +14,7 @@ from services.kernel.decider import Entry, NotLoaded
 from services.kernel.times import DAY_US
 from services.ledger.domain.booking import Booked, Seal, seal_of
 from services.ledger.domain.counting import Key, Window
+from services.ledger.domain.engine import ENGINE_VERSION
 from services.ledger.domain.facts import (
     Account,
     AdjustmentPosted,
@@ -265,6 +266,18 @@ class Order:
             return False
         return due_us is None or key not in self.released
 
+    def stopped(self, plan: Plan, member_id: str, asset: str) -> int:
+        """What a hold stopped of what is paid to a member at once, as far as it waits: all that is due then but what other rules gave."""
+        key = (member_id, self.paid.occurred_us, asset)
+        if key not in self.due or key in self.released:
+            return 0
+        others = 0
+        for rule_index, payee, amount in self.entitlements():
+            rule = plan.rules[rule_index]
+            if payee and rule.release.on != "at_once" and rule.asset == asset and self.due_us(rule.release, plan) == key[1]:
+                others += amount if self.decision.people[payee - 1].member_id == member_id else 0
+        return max(0, self.due[key] - max(0, others))
+
     def remaining(self) -> dict[int, tuple[int, int]]:
         """{line: (base, units)} of what still counts."""
         if self.voided:
@@ -401,6 +414,8 @@ class Books:
     complete: bool = True
     currency: str = ""
     position: int = 0
+    # The engine that decides what is told: the newest, or, where a decision is taken again, the one that took it.
+    engine_version: int = ENGINE_VERSION
     plans: list[PlanVersion] = field(default_factory=list)
     members: dict[str, Member | None] = field(default_factory=dict)
     # Of members whose tier does not count as it stands there; held for every member that is.

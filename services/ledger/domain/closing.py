@@ -9,7 +9,6 @@ from services.ledger.domain import counting, periods
 from services.ledger.domain.books import Ahead, Books, figures_of
 from services.ledger.domain.commands import ClosePeriod
 from services.ledger.domain.corrections import booked
-from services.ledger.domain.engine import ENGINE_VERSION
 from services.ledger.domain.facts import PeriodClosedDecision, PeriodFigures, PeriodPerson
 from services.ledger.domain.periods import Period
 from services.ledger.domain.plan import Plan, PlanVersion
@@ -41,7 +40,7 @@ def close(books: Books, command: ClosePeriod) -> Answer:
     shares = periods.compute(plan, people, figures_of(volumes), figures_of(holders))
     postings, due = booked(Ahead(books), plan, people, {(s.payee, s.rule_index): s.amount_minor for s in shares}, command.occurred_us, None)
     decision = PeriodClosedDecision(
-        ENGINE_VERSION, version.position, period.starts_us, period.ends_us, people, volumes, holders, tuple(shares), due, postings
+        books.engine_version, version.position, period.starts_us, period.ends_us, people, volumes, holders, tuple(shares), due, postings
     )
     return [Draft(stream, command.fact, decision, command.occurred_us)]
 

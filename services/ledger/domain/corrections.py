@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from services.kernel.times import DAY_US
 from services.ledger.domain import counting, periods
 from services.ledger.domain.books import Ahead, ClosedPeriod, claw_back, settle
+from services.ledger.domain.engine import TOLD_APART
 from services.ledger.domain.facts import (
     Account,
     Count,
@@ -62,6 +63,8 @@ def booked(
     """Postings and due amounts of what is earned by a period, or of the change of that."""
     postings: dict[str, dict[tuple[Account, str], int]] = {}
     due: dict[tuple[str, int, str], int] = {}
+    apart = period is not None and period.decision.engine_version >= TOLD_APART
+    waiting = {} if period is None else _waiting(plan, people, closed_us, period)
     for (payee, rule_index), amount in changes.items():
         rule = plan.rules[rule_index]
         moved = postings.setdefault(rule.asset, {(Account.COMMISSION, ""): 0})
@@ -71,12 +74,18 @@ def booked(
             continue
         member_id = people[payee - 1].member_id
         key = (member_id, closed_us + rule.release.days * DAY_US, rule.asset)
-        at_once = rule.release.on == "at_once" and (period is None or key not in period.due)
+        at_once, released = rule.release.on == "at_once", period is not None and key in period.released
+        mine = (key, apart and at_once and not released)
+        if apart:
+            # Of what was paid at once, or released, waits only what a hold stopped.
+            waits = waiting.get(mine, 0) > 0 or not (at_once or released)
+        else:
+            waits = not released and (not at_once or (period is not None and key in period.due))
         # A hold stops what would come to a member, never what is taken back.
         held = amount > 0 and ahead.books.is_held(member_id)
-        if held or not (at_once or (period is not None and key in period.released)):
-            waiting = (period.due.get(key, 0) if period else 0) + due.get(key, 0)
-            here = max(amount, -waiting)
+        if held or waits:
+            here = max(amount, -waiting.get(mine, 0))
+            waiting[mine] = waiting.get(mine, 0) + here
             moved[(Account.PENDING, member_id)] = moved.get((Account.PENDING, member_id), 0) + here
             due[key] = due.get(key, 0) + here
             amount -= here
@@ -93,3 +102,26 @@ def booked(
         if amount
     ]
     return tuple(found), tuple(DueChange(member_id, due_us, amount, asset) for (member_id, due_us, asset), amount in due.items() if amount)
+
+
+# (member, due time, asset), and whether it is what a hold stopped of what is paid at once.
+Waiting = tuple[tuple[str, int, str], bool]
+
+
+def _waiting(plan: Plan, people: tuple[PeriodPerson, ...], closed_us: int, period: ClosedPeriod) -> dict[Waiting, int]:
+    """What is due of a closed period. A hold stopped all that is due at the closing but what other rules gave; before TOLD_APART nothing is
+    told apart."""
+    found = {(key, False): amount for key, amount in period.due.items()}
+    if period.decision.engine_version < TOLD_APART or not plan.pays_at_once:
+        return found
+    stopped = {key: amount for key, amount in period.due.items() if key[1] == closed_us and key not in period.released}
+    for (payee, rule_index), amount in period.shares.items():
+        rule = plan.rules[rule_index]
+        if payee and rule.release.on != "at_once" and not rule.release.days:
+            key = (people[payee - 1].member_id, closed_us, rule.asset)
+            if key in stopped:
+                stopped[key] -= amount
+    for key, amount in stopped.items():
+        found[(key, True)] = max(0, amount)
+        found[(key, False)] -= max(0, amount)
+    return found

@@ -3,6 +3,8 @@
 A rule kind is one function in `CLAIMS`; it looks at what a decision froze and never further. docs/plan-format.md gives the meaning of each.
 An engine version is never changed once it has decided an order: refunds of that order, years later, call the same one. Kinds of rules may
 be added to it, because no order decided before can have met one.
+
+Version 2 gives the same shares as 1; what a refund takes back of them comes from another place (`TOLD_APART`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +17,10 @@ from services.ledger.domain.facts import Attribution, LineShares, OrderLine, Ord
 from services.ledger.domain.plan import Plan
 from services.ledger.domain.rules import Amount, Attributed, Differential, GroupFormed, LinePool, Paying, Peer, Rule, Seat, When, local_day
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
+# From this version on, what was paid at once is told from what a hold stopped by the amounts that wait, also where a share of another rule
+# is due in that very instant. Version 1 took both for stopped then, and took what a refund takes back from pending first.
+TOLD_APART = 2
 BREAKAGE = 0
 # What a NamedTuple is made by, without the detour through its own __new__ in Python: an order makes several for each of its lines.
 _tuple = tuple.__new__
@@ -419,4 +424,4 @@ def _whole(standing: Standing, remaining: Remaining) -> list[Share]:
     return shares
 
 
-ENGINES: dict[int, Callable[[Standing, Remaining, Rooms, Looks | None], list[LineShares]]] = {1: entitle}
+ENGINES: dict[int, Callable[[Standing, Remaining, Rooms, Looks | None], list[LineShares]]] = {1: entitle, 2: entitle}

@@ -23,7 +23,7 @@ from services.kernel.times import DAY_US, to_text
 from services.ledger.domain import corrections, counting, periods
 from services.ledger.domain.books import Ahead, Books, Member, Order, claw_back, settle, stream_of
 from services.ledger.domain.commands import CompleteOrder, RecordOrder, RefundOrder, ReleaseDue
-from services.ledger.domain.engine import ENGINE_VERSION, ENGINES, Remaining, Rooms, Standing, entitle, lives, plain
+from services.ledger.domain.engine import ENGINES, TOLD_APART, Remaining, Rooms, Standing, lives, plain
 from services.ledger.domain.facts import (
     Account,
     Attribution,
@@ -60,6 +60,7 @@ from services.ledger.domain.rules import Release
 MOST_BOOKED = 2**63 - 1
 # As in engine.py.
 _tuple = tuple.__new__
+AT_ONCE = Release("at_once", 0)
 
 # ---------------------------------------------------------------- paid
 
@@ -100,7 +101,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
         if postings and postings[0].amount_minor < -MOST_BOOKED:
             raise _too_much(plan, lines)
         decision = OrderPaidDecision(
-            ENGINE_VERSION, version.position, lock, people, tuple(lines), postings, "", (), (), (), group_first, ()
+            books.engine_version, version.position, lock, people, tuple(lines), postings, "", (), (), (), group_first, ()
         )
         return _told(fact, decision, command.occurred_us)
     invited = lock is not None and bool(lock.referrer_id)
@@ -118,7 +119,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
         standing.promoted = next((change.tier for change in tier_changes if change.member_id == fact.member_id), "")
         rewards = _rewards(plan, counted, standing, None, remaining, ahead)
     rooms = Rooms(None, lambda rule, payee: _room(plan, rule, people[payee - 1].member_id, command.occurred_us, ahead))
-    lines = _with_whole(entitle(standing, remaining, rooms), rewards)
+    lines = _with_whole(ENGINES[books.engine_version](standing, remaining, rooms, None), rewards)
     # {asset: {(payee, at once): amount}}, money first.
     earned: dict[str, dict[tuple[int, bool], int]] = {"": {}}
     for _, shares in lines:
@@ -131,7 +132,7 @@ def record(books: Books, command: RecordOrder) -> Answer:
     if any(posting.amount_minor < -MOST_BOOKED for posting in postings):
         raise _too_much(plan, lines)
     decision = OrderPaidDecision(
-        ENGINE_VERSION,
+        books.engine_version,
         version.position,
         lock,
         people,
@@ -602,7 +603,7 @@ def _difference(before: Mapping[tuple[int, int], int], after: Iterable[Share]) -
 
 
 class _Slot(NamedTuple):
-    """Where pending shares of one member wait: for a due time, or (None) for what makes them due."""
+    """Where pending shares of one member wait: for a due time, or for what makes them due. Both: a hold stopped what is paid at once."""
 
     member_id: str
     release: Release | None
@@ -614,6 +615,7 @@ def _reversal(
     ahead: Ahead, order: Order, plan: Plan, changes: Mapping[tuple[int, Release | None, str], int]
 ) -> tuple[tuple[Posting, ...], tuple[DueChange, ...]]:
     """Where each change is taken from: pending while the share is not released, then available, then debt."""
+    apart = order.decision.engine_version >= TOLD_APART
     postings: dict[str, dict[tuple[Account, str], int]] = {}
     for _, _, asset in changes:
         postings[asset] = {(Account.COMMISSION, ""): -sum(amount for key, amount in changes.items() if key[2] == asset)}
@@ -627,11 +629,13 @@ def _reversal(
         member_id = order.decision.people[payee - 1].member_id
         due_us = order.due_us(release, plan)
         left = amount
-        if order.waits(member_id, release, due_us, asset):
-            # What is pending here never falls below nothing: a counted reward may be another order's, and what was paid at once may
-            # share its due time with what waits.
-            slot = _Slot(member_id, release if due_us is None else None, due_us, asset)
-            stood = pending.get(slot, 0)
+        at_once, released = release.on == "at_once", (member_id, due_us or 0, asset) in order.released
+        slot = _Slot(member_id, release if due_us is None or (apart and at_once and not released) else None, due_us, asset)
+        stood = pending.get(slot, 0)
+        # Of what was paid at once, or released, waits only what a hold stopped.
+        if (stood > 0 or not (at_once or released)) if apart else order.waits(member_id, release, due_us, asset):
+            # What is pending here never falls below nothing: a counted reward may be another order's; and before they were told apart,
+            # what was paid at once shared its due time with what waits.
             pending[slot] = stood + amount
             left = max(0, stood + amount) - max(0, stood)
             _add(postings[asset], Account.PENDING, member_id, left)
@@ -656,6 +660,12 @@ def _reversal(
 def _pending(order: Order, plan: Plan) -> dict[_Slot, int]:
     """What an order entitles to by where it waits; what it has pending there is that, where it is more than nothing."""
     found = {_Slot(member_id, None, due_us, asset): amount for (member_id, due_us, asset), amount in order.due.items()}
+    if order.decision.engine_version >= TOLD_APART and plan.pays_at_once:
+        for member_id, due_us, asset in order.due:
+            if due_us == order.paid.occurred_us:
+                stopped = order.stopped(plan, member_id, asset)
+                found[_Slot(member_id, None, due_us, asset)] -= stopped
+                found[_Slot(member_id, AT_ONCE, due_us, asset)] = stopped
     for rule_index, payee, amount in order.entitlements():
         rule = plan.rules[rule_index]
         if payee and rule.release.on != "at_once" and order.due_us(rule.release, plan) is None:

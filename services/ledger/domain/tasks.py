@@ -6,7 +6,6 @@ from services.kernel.times import DAY_US, to_text
 from services.ledger.domain import counting
 from services.ledger.domain.books import Ahead, Books
 from services.ledger.domain.commands import RecordTask
-from services.ledger.domain.engine import ENGINE_VERSION
 from services.ledger.domain.facts import Count, DueChange, LineShares, Share, TaskDoneDecision
 from services.ledger.domain.orders import accrual, path
 from services.ledger.domain.plan import Plan
@@ -56,7 +55,7 @@ def record(books: Books, command: RecordTask) -> Answer:
     for member_id, due_us, amount, asset in held_back:
         due[(member_id, due_us, asset)] = due.get((member_id, due_us, asset), 0) + amount
     decision = TaskDoneDecision(
-        ENGINE_VERSION,
+        books.engine_version,
         version.position,
         people,
         (LineShares(0, tuple(shares)),) if shares else (),
