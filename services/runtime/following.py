@@ -58,8 +58,9 @@ LONGEST_ERROR = 500
 # How long the follower rests after a round that left nothing behind, unless somebody waits for a projection: where orders come one by one,
 # a batch for each of them costs more than they do; and where they come by the thousand, a row that many of them change is written once.
 REST_S = 0.25
-# A projection rests in a program for so many times as long as a batch took that left nothing behind, but no longer than this: what a batch
-# costs whatever it holds, such as everybody above its buyers, is then a small part of all work ...
+# A projection that has nothing left to do in a program rests there for so many times as long as the whole round took, but no longer than
+# this: what a batch costs whatever it holds, such as everybody above its buyers, or each of many programs, is then a small part of all
+# work ...
 REST, LONGEST_REST_S = 10, 4.0
 # ... unless so many entries wait, for then a batch is worth its cost, and a longer one would keep waiting who asks.
 ENOUGH = BATCH // 2
@@ -194,6 +195,8 @@ class Follower(Awaiting):
         self._pauses: dict[tuple[str, str], float] = {}
         # Until when (projection, program) rest.
         self._rests: dict[tuple[str, str], float] = {}
+        # Which have nothing left to do after the round under way.
+        self._done: set[tuple[str, str]] = set()
         # Entries in the next batch, which is the program's own: fewer than BATCH while a poison entry is being looked for.
         self._limits: dict[tuple[str, str], int] = {}
         self._swept_to = ""
@@ -293,7 +296,13 @@ class Follower(Awaiting):
             async with places:
                 return not self._closing and await self._together(some)
 
-        return any(await asyncio.gather(*map(together, self._batches(due))))
+        began = asyncio.get_running_loop().time()
+        more = any(await asyncio.gather(*map(together, self._batches(due))))
+        ended = asyncio.get_running_loop().time()
+        rest_s = min(REST * (ended - began), LONGEST_REST_S)
+        self._rests |= dict.fromkeys(self._done, ended + rest_s)
+        self._done.clear()
+        return more
 
     def _batches(self, due: Iterable[Lag]) -> list[list[Lag]]:
         """Who is folded with whom. Where something failed, poison is looked for or a shared batch left something, a program is alone."""
@@ -335,8 +344,6 @@ class Follower(Awaiting):
 
     async def _together(self, lags: Sequence[Lag]) -> bool:
         """One batch of one projection in these programs; whether there is more. Never raises but for cancellation."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             folded = await self._batch(self._projections[lags[0].projection], [lag.program_id for lag in lags])
         except Poisoned as poisoned:
@@ -356,16 +363,16 @@ class Follower(Awaiting):
             folded = {lag.program_id: True}
         except Exception as error:
             return self._failed(lags, error)
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
         for lag in lags:
             more = folded.get(lag.program_id)
-            self._folded(lag, more, now, min(REST * (now - began), LONGEST_REST_S))
+            self._folded(lag, more, now)
             if more and len(lags) > 1:
                 # It had more than a shared batch takes, in entries or in bytes: others must not keep it out for ever.
                 self._limits[lag.projection, lag.program_id] = BATCH
         return any(folded.values())
 
-    def _folded(self, lag: Lag, more: bool | None, now: float, rest_s: float) -> None:
+    def _folded(self, lag: Lag, more: bool | None, now: float) -> None:
         """A batch is over. `more`: there is more to fold; None: somebody else follows this program."""
         key = (lag.projection, lag.program_id)
         self._pauses.pop(key, None)
@@ -383,7 +390,7 @@ class Follower(Awaiting):
         if more:
             self._wanted.add(lag.program_id)
         else:
-            self._rests[key] = now + rest_s
+            self._done.add(key)
 
     def _failed(self, lags: Iterable[Lag], error: Exception) -> bool:
         known = isinstance(error, (*DATABASE_LOST, psycopg.Error))

@@ -217,6 +217,37 @@ def test_it_rests_until_somebody_waits_or_enough_has_come(dsn: str, monkeypatch:
     run(dsn, story)
 
 
+class Slow(Collector):
+    """Takes a second for one program."""
+
+    async def fold(self, connection: Connection, entries: Mapping[str, Sequence[Stored]]) -> None:
+        if "slow" in entries:
+            await asyncio.sleep(1)
+        await super().fold(connection, entries)
+
+
+def test_who_took_little_rests_as_long_as_the_round_took(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that take a moment each are many moments together."""
+    monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(following, "FEW", 0)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "quick", 1)
+        await tell(pool, "slow", 1)
+        async with following_with(pool, Slow("a")) as follower:
+            await caught_up(pool, quick=1, slow=1)
+            await tell(pool, "quick", 1)
+            for name in ("p", "q", "r"):
+                follower.appended("quick")
+                await tell(pool, name, 1)
+                follower.appended(name)
+                await caught_up(pool, **{name: 1})
+            assert await collected(pool, "quick") == [1]
+            await follower.await_position(Collector.name, "quick", 2)
+
+    run(dsn, story)
+
+
 def test_who_waits_at_another_server_ends_the_rest_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "REST", 10**9)
     monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
