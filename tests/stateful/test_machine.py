@@ -224,13 +224,15 @@ class KeepsWhatFailedGroupsGave(Books):
 
 
 class ReleasesWholeOrders(Books):
-    """Takes every share of an order for released once one is."""
+    """Releases every share of an order once one is."""
 
     def _release(self, fact: Released) -> None:
-        super()._release(fact)
         source = next(source for source in self.sources() if source.stream == fact.source)
-        for key in source.pending:
+        for key, amount in source.pending.items():
+            self.net[key[0], key[1]] += amount
+            source.pending[key] = 0
             source.released.add(key)
+        super()._release(fact)
 
 
 class LocksOnEnrolment(Books):
