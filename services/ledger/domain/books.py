@@ -260,7 +260,7 @@ class Order:
         return happened_us + release.days * DAY_US
 
     def waits(self, member_id: str, release: Release, due_us: int | None, asset: str) -> bool:
-        """Whether shares of a member that fall due then are still pending. Those paid at once are only where a hold stopped them."""
+        """Whether shares of a member that fall due then are still pending, by engine 1: those paid at once are if anything is due then."""
         key = (member_id, due_us or 0, asset)
         if release.on == "at_once" and key not in self.due:
             return False

@@ -19,7 +19,8 @@ from services.ledger.domain.rules import Amount, Attributed, Differential, Group
 
 ENGINE_VERSION = 2
 # From this version on, what was paid at once is told from what a hold stopped by the amounts that wait, also where a share of another rule
-# is due in that very instant. Version 1 took both for stopped then, and took what a refund takes back from pending first.
+# is due in that very instant; and what a hold stopped of a share that was released goes first. Version 1 took both for stopped then, and
+# took what a refund takes back from pending first; of what was released it took from available.
 TOLD_APART = 2
 BREAKAGE = 0
 # What a NamedTuple is made by, without the detour through its own __new__ in Python: an order makes several for each of its lines.
