@@ -35,8 +35,8 @@ from services.runtime.writer import DATABASE_LOST, Connect
 
 log = structlog.get_logger()
 
-# Entries folded in one transaction at most. A second of work: a read that waits may have to wait for two of them.
-BATCH = 8000
+# Entries folded in one transaction at most: about a second of work.
+BATCH = 24_000
 # ... and bytes of facts and decisions: a closed period may be one entry of tens of megabytes.
 BATCH_BYTES = 8 * 1024 * 1024
 # How often a follower looks for what nobody told it of, in seconds.
@@ -50,8 +50,8 @@ TOGETHER, FEW = 64, 32
 AT_ONCE = 2
 # A batch that takes longer is cut off and tried again; PostgreSQL gives up a little earlier.
 BATCH_TIMEOUT_S = 60
-# How long a read waits for a projection to come as far as asked.
-PATIENCE_S = 2.0
+# How long a read waits for a projection to come as far as asked: for the batch under way and the one after it.
+PATIENCE_S = 4.0
 # Pauses after a failure that is not the log's fault, doubling from the first to the last.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 LONGEST_ERROR = 500
@@ -62,8 +62,8 @@ REST_S = 0.25
 # this: what a batch costs whatever it holds, such as everybody above its buyers, or each of many programs, is then a small part of all
 # work ...
 REST, LONGEST_REST_S = 10, 4.0
-# ... unless so many entries wait, for then a batch is worth its cost, and a longer one would keep waiting who asks.
-ENOUGH = BATCH // 2
+# ... unless so many entries wait; fewer for a while after somebody waited for a projection, for a long batch keeps waiting who asks next.
+ENOUGH, ENOUGH_ASKED, ASKED_S = 20_000, 4000, 60.0
 
 
 class Followed(Protocol):
@@ -199,6 +199,8 @@ class Follower(Awaiting):
         self._done: set[tuple[str, str]] = set()
         # Entries in the next batch, which is the program's own: fewer than BATCH while a poison entry is being looked for.
         self._limits: dict[tuple[str, str], int] = {}
+        # Until when somebody else may be expected to wait for a projection.
+        self._asked_until = float("-inf")
         self._swept_to = ""
         self._swept_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -279,6 +281,9 @@ class Follower(Awaiting):
         lagging = {(lag.projection, lag.program_id) for lag in lags}
         for key in [key for key in self._later if key not in lagging and key[1] in asked]:
             del self._later[key]
+        if hurried or any(lag.asked for lag in lags):
+            self._asked_until = now + ASKED_S
+        enough = ENOUGH_ASKED if now < self._asked_until else ENOUGH
         due = []
         for lag in lags:
             key = (lag.projection, lag.program_id)
@@ -286,7 +291,7 @@ class Follower(Awaiting):
                 self._later[key] = now + POLL_S
             elif self._later.get(key, now) > now:
                 continue
-            elif self._rests.get(key, now) > now and lag.behind < ENOUGH and not (hurried or lag.asked):
+            elif self._rests.get(key, now) > now and lag.behind < enough and not (hurried or lag.asked):
                 self._wanted.add(lag.program_id)
             else:
                 due.append(lag)

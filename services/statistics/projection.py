@@ -4,8 +4,8 @@ Why team volume is kept and not computed when it is asked for. Asked for, one me
 needs everybody's: at 100,000 members about a second of processor time for every position it is asked at, in the process that also takes
 orders. Kept, a board is one scan of everybody's rows. The price is paid per batch and not per order: the path above all buyers of a batch
 is read once, their volume is added up on the way (domain/places.py), and each ancestor's row is written once. A tree of usual depth costs a
-few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 8,000, so a follower that
-falls behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the measurements.
+few rows for an order. With 10,000 people above the buyer a batch costs 10,000 steps whether it holds one order or 24,000, so one that falls
+behind takes larger batches and catches up: linear in the orders, never orders times depth. docs/statistics.md has the measurements.
 
 Invites and cohorts are counted when they are asked for: they need no tree.
 """

@@ -184,35 +184,67 @@ def test_its_own_process_wakes_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> 
     run(dsn, story)
 
 
-def test_it_rests_until_somebody_waits_or_enough_has_come(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def rounds(pool: Pool, follower: Follower, *names: str) -> None:
+    """One and another, each of which would have folded what waits in p."""
+    for name in names:
+        follower.appended("p")
+        await tell(pool, name, 1)
+        follower.appended(name)
+        await caught_up(pool, **{name: 1})
+
+
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little time a batch took, here it rests for an hour; programs rest each by itself."""
     monkeypatch.setattr(following, "REST", 10**9)
     monkeypatch.setattr(following, "LONGEST_REST_S", 3600.0)
+
+
+@pytest.mark.usefixtures("resting")
+def test_it_rests_until_somebody_waits_or_enough_has_come(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "ENOUGH", 4)
 
     async def story(pool: Pool) -> None:
         await tell(pool, "p", 1)
         async with following_with(pool, Collector("a")) as follower:
-
-            async def rounds(*names: str) -> None:
-                """One and another, each of which would have folded what waits in p."""
-                for name in names:
-                    follower.appended("p")
-                    await tell(pool, name, 1)
-                    follower.appended(name)
-                    await caught_up(pool, **{name: 1})
-
             await caught_up(pool, p=1)
             await tell(pool, "p", 3)
-            await rounds("q", "r")
+            await rounds(pool, follower, "q", "r")
             assert await collected(pool, "p") == [1]
-            await follower.await_position(Collector.name, "p", 4)
-            await tell(pool, "p", 3)
-            await rounds("s", "t")
-            assert await collected(pool, "p") == [1, 2, 3, 4]
             await tell(pool, "p", 1)
             follower.appended("p")
-            await caught_up(pool, p=8)
+            await caught_up(pool, p=5)
+            await tell(pool, "p", 3)
+            await rounds(pool, follower, "s", "t")
+            assert await collected(pool, "p") == [1, 2, 3, 4, 5]
+            await follower.await_position(Collector.name, "p", 8)
+
+    run(dsn, story)
+
+
+@pytest.mark.usefixtures("resting")
+@pytest.mark.parametrize("here", [True, False], ids=["here", "at another server"])
+@pytest.mark.parametrize(("asked_s", "enough"), [(3600.0, 2), (0.0, 4)])
+def test_for_a_while_after_somebody_waited_less_is_enough(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, asked_s: float, enough: int, here: bool
+) -> None:
+    monkeypatch.setattr(following, "ENOUGH", 4)
+    monkeypatch.setattr(following, "ENOUGH_ASKED", 2)
+    monkeypatch.setattr(following, "ASKED_S", asked_s)
+
+    async def story(pool: Pool) -> None:
+        await tell(pool, "p", 1)
+        other = Follower(pool.connection, (), "other", 5)
+        async with following_with(pool, Collector("a")) as follower:
+            await caught_up(pool, p=1)
+            await tell(pool, "p", 1)
+            await (follower if here else other).await_position(Collector.name, "p", 2)
+            await tell(pool, "p", enough - 1)
+            await rounds(pool, follower, "q", "r")
+            assert await collected(pool, "p") == [1, 2]
+            await tell(pool, "p", 1)
+            follower.appended("p")
+            await caught_up(pool, p=2 + enough)
 
     run(dsn, story)
 

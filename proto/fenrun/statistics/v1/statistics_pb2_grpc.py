@@ -28,7 +28,7 @@ if _version_not_supported:
 class StatisticsServiceStub:
     """Statistics follow the log shortly after it. Every answer says the position it is true at: all entries up to there and none after are in it,
     but for those in quarantine, which OpsService.ListProjections names. Asked to be as fresh as a token or fully consistent, a read waits up to
-    two seconds for that.
+    four seconds for that.
 
     Months are calendar months in UTC, written 2026-03. Volume is the base of orders less what was refunded of it, in minor units of the
     program's currency, in the month the order was paid. Direct and team volume are that of the people below a member when the order was
@@ -63,7 +63,7 @@ class StatisticsServiceStub:
 class StatisticsServiceServicer:
     """Statistics follow the log shortly after it. Every answer says the position it is true at: all entries up to there and none after are in it,
     but for those in quarantine, which OpsService.ListProjections names. Asked to be as fresh as a token or fully consistent, a read waits up to
-    two seconds for that.
+    four seconds for that.
 
     Months are calendar months in UTC, written 2026-03. Volume is the base of orders less what was refunded of it, in minor units of the
     program's currency, in the month the order was paid. Direct and team volume are that of the people below a member when the order was
@@ -125,7 +125,7 @@ def add_StatisticsServiceServicer_to_server(servicer, server):
 class StatisticsService:
     """Statistics follow the log shortly after it. Every answer says the position it is true at: all entries up to there and none after are in it,
     but for those in quarantine, which OpsService.ListProjections names. Asked to be as fresh as a token or fully consistent, a read waits up to
-    two seconds for that.
+    four seconds for that.
 
     Months are calendar months in UTC, written 2026-03. Volume is the base of orders less what was refunded of it, in minor units of the
     program's currency, in the month the order was paid. Direct and team volume are that of the people below a member when the order was
