@@ -199,7 +199,7 @@ class Follower(Awaiting):
         self._done: set[tuple[str, str]] = set()
         # Entries in the next batch, which is the program's own: fewer than BATCH while a poison entry is being looked for.
         self._limits: dict[tuple[str, str], int] = {}
-        # Until when somebody else may be expected to wait for a projection.
+        # Until when somebody else may wait soon, for whichever projection and program.
         self._asked_until = float("-inf")
         self._swept_to = ""
         self._swept_at = float("-inf")

@@ -231,6 +231,7 @@ def test_for_a_while_after_somebody_waited_less_is_enough(
     monkeypatch.setattr(following, "ENOUGH", 4)
     monkeypatch.setattr(following, "ENOUGH_ASKED", 2)
     monkeypatch.setattr(following, "ASKED_S", asked_s)
+    monkeypatch.setattr(following, "PATIENCE_S", SHORTLY_S)
 
     async def story(pool: Pool) -> None:
         await tell(pool, "p", 1)
