@@ -21,6 +21,8 @@ from services.ledger.domain.books import (
     Member,
     Order,
     Standing,
+    count,
+    count_by_day,
     evolve,
     fold_due,
     fold_period,
@@ -38,7 +40,7 @@ from services.ledger.domain.rules import PeriodPool
 from services.ledger.domain.tasks import rules_of
 from services.ledger.projection import LedgerChanges
 from services.runtime import eventlog
-from services.runtime.eventlog import Connection, Head, array
+from services.runtime.eventlog import Connection, Head, HeadMoved, array, texts
 from services.runtime.stored import Stored
 
 SQL = Path(__file__).resolve().parent / "sql"
@@ -51,6 +53,7 @@ PLANS_KEPT = 10_000
 MEMBERS_KEPT = 200_000
 # What folds into the views that members are looked up in.
 FOLDING_MEMBERS = frozenset({"ledger.fold_members", "ledger.fold_standings"})
+FOLDING_ROLES = "ledger.fold_roles"
 # So many members are looked up alone first, because most often who stands above them is at hand; fewer with their paths, in one statement.
 MANY = 16
 
@@ -138,7 +141,7 @@ class Ledger:
         state.presumed = set() if state.presumed is not None else None
         # Plans are kept apart, for all programs together.
         state.plans = []
-        return len(state.members) + len(state.roles)
+        return len(state.members) + len(state.roles) + len(state.counted)
 
     async def load(
         self, connection: Connection, head: Head, commands: Sequence[c.Command], people: Collection[str], kept: Books | None
@@ -147,8 +150,10 @@ class Ledger:
         books = kept or Books(complete=False, currency=head.currency, position=head.position, closed_periods=None, seals=None, booked=None)
         # What other services' batches appended since may stand in it.
         books.streams, books.orders = {}, {}
+        books.counted, books.counted_after = {}, head.position
         books.plans = await self._plans_at(connection, head.program_id, head.plans)
         await Loading(connection, head.program_id, books, set(people)).load(commands)
+        books.looked_up = frozenset()
         for command in commands:
             if isinstance(command, c.SealBooks) and not books.streams[f"books/{command.fact.seal_id}"]:
                 books.seals = await sealed.seals(connection, head.program_id)
@@ -158,17 +163,28 @@ class Ledger:
     async def look_up(
         self,
         connection: Connection,
+        before: Head,
         head: Head,
         commands: Sequence[c.Command],
         people: Collection[str],
         kept: Books,
         folding: Collection[str],
     ) -> None:
-        """Members whom orders name and who stands above them, where no member is being changed."""
+        """Members whom orders name and who stands above them, where no member is being changed or all are at hand; then the counters that
+        these orders look at, if neither roles that they look at nor holders of them may be changing."""
         recorded = [command for command in commands if isinstance(command, c.RecordOrder)]
-        if recorded and FOLDING_MEMBERS.isdisjoint(folding) and all(plan.hash in self._plans for plan in head.plans):
-            kept.plans = await self._plans_at(connection, head.program_id, head.plans)
-            await Loading(connection, head.program_id, kept, set(people)).load_members(recorded)
+        if not recorded or not all(plan.hash in self._plans for plan in head.plans):
+            return
+        kept.plans = await self._plans_at(connection, head.program_id, head.plans)
+        loading = Loading(connection, head.program_id, kept, set(people))
+        moving = not FOLDING_MEMBERS.isdisjoint(folding)
+        if moving and loading.lacks_members(recorded):
+            return
+        await loading.load_members(recorded)
+        counting = any(version.plan.counts for version in kept.plans)
+        roles = loading.around(recorded)
+        if counting and kept.counted_after == before.position and not (roles and (moving or FOLDING_ROLES in folding)):
+            await loading.load_counted(before, head, recorded)
 
 
 def _forgotten(members: Mapping[str, Member | None]) -> list[str]:
@@ -217,24 +233,21 @@ class Loading:
         elif reversing:
             await self._followed(followed)
         await self._load_members(recorded)
-        for command in recorded:
-            self._around(command)
-        if self._roles:
+        if self.around(recorded):
             await self._load_roles()
         for command in commands:
             if isinstance(command, c.ClosePeriod):
                 await self._closing(command)
         for command in recorded:
-            self._kept(command)
+            if id(command) not in books.looked_up:
+                self._kept(command)
         for task in self._tasks:
             self._kept_for_task(task)
         deposits = {command.fact.member_id for command in commands if isinstance(command, c.MoveDeposit)}
         if deposits:
             await self._load_deposits(sorted(deposits))
-        if self._counters:
-            await self._load_counters()
-        if self._windows:
-            await self._load_windows()
+        await self._load_counters()
+        await self._load_windows()
         if self._balances:
             await self._load_balances()
         if self._balances:
@@ -245,6 +258,39 @@ class Loading:
         for command in recorded:
             self._named(command)
         await self._load_members(recorded)
+
+    def lacks_members(self, recorded: Sequence[c.RecordOrder]) -> bool:
+        """Whether that would read anything."""
+        for command in recorded:
+            self._named(command)
+        return bool(self._missing(self._members | self._people, self._depth())) or self._climbs(recorded)
+
+    def around(self, recorded: Sequence[c.RecordOrder]) -> bool:
+        """Whether these orders look at roles."""
+        for command in recorded:
+            self._around(command)
+        return bool(self._roles)
+
+    async def load_counted(self, before: Head, head: Head, recorded: Sequence[c.RecordOrder]) -> None:
+        """Then the counters they look at, as of a head that is being appended after the one `before`, from whichever of the two is there.
+
+        Raises HeadMoved where it is neither.
+        """
+        books = self._books
+        if self._roles:
+            await self._load_roles()
+        # Where a group was opened is not looked up; balances neither.
+        looked_up = [command for command in recorded if not command.fact.group_id]
+        for command in looked_up:
+            self._kept(command)
+        for load, add in ((self._load_counters, count), (self._load_windows, count_by_day)):
+            found = await load()
+            if found == (before.position, before.rebuilt):
+                add(books, books.counted.items())
+            elif found not in (None, (head.position, head.rebuilt)):
+                raise HeadMoved
+        if not self._balances:
+            books.looked_up = frozenset(map(id, looked_up))
 
     # ------------------------------------------------------------ what the commands name
 
@@ -450,18 +496,23 @@ class Loading:
             return
         # Somebody of this batch may come to stand above a buyer.
         self._members |= self._people
-        # A task looks one up.
-        depth = max([1, *(version.plan.depth for version in self._books.plans)])
+        depth = self._depth()
         missing = self._missing(self._members, depth)
         if len(missing) >= MANY:
             await self._paths(set(missing.values()), 0)
             missing = self._missing(missing, depth)
         if missing:
             await self._paths(missing, depth)
-        codes = {command.fact.referrer_id for command in recorded if command.fact.referrer_id}
-        if codes and any(version.plan.touch == "order" for version in self._books.plans):
-            # Whether the lock would close a circle is seen only from the whole way up.
-            await self._paths(codes, None)
+        if self._climbs(recorded):
+            await self._paths({command.fact.referrer_id for command in recorded if command.fact.referrer_id}, None)
+
+    def _depth(self) -> int:
+        """A task looks one up."""
+        return max([1, *(version.plan.depth for version in self._books.plans)])
+
+    def _climbs(self, recorded: Sequence[c.RecordOrder]) -> bool:
+        """Whether a lock may fall to a code on an order: that it would close a circle is seen only from the whole way up."""
+        return any(version.plan.touch == "order" for version in self._books.plans) and any(one.fact.referrer_id for one in recorded)
 
     def _missing(self, named: Iterable[str], depth: int) -> dict[str, str]:
         """{member: the first who is not at hand, of them and who stands up to `depth` above them}, where somebody is not."""
@@ -528,34 +579,45 @@ class Loading:
         for row in await cursor.fetchall():
             books.roles[(row[2], row[3])].append(Grant(*row))
 
-    async def _load_counters(self) -> None:
-        books = self._books
-        books.counters.update(dict.fromkeys(self._counters, 0))
-        asked = sorted(self._counters)
+    async def _load_counters(self) -> tuple[int, int] | None:
+        """As of which head: its position, and how often views had been rebuilt then. None: all were at hand."""
+        counters = self._books.counters
+        asked = [key for key in self._counters if key not in counters]
+        if not asked:
+            return None
+        counters.update(dict.fromkeys(asked, 0))
         cursor = await self._connection.execute(
-            "select k.counter, k.bucket, k.member_id, k.amount"
-            " from unnest(%s::text[], %s::text[], %s::text[]) as a(counter, bucket, member_id)"
-            " cross join lateral (select * from ledger.counters where program_id = %s and counter = a.counter and bucket = a.bucket"
-            " and member_id = a.member_id offset 0) k",
-            [*(array(key[column] for key in asked) for column in range(3)), self._program_id],
+            "select p.head_position, p.rebuilt, a.n, k.amount from fenrun.programs p"
+            " cross join unnest(%s::text[], %s::text[], %s::text[]) with ordinality as a(counter, bucket, member_id, n)"
+            " left join lateral (select amount from ledger.counters where program_id = p.program_id and counter = a.counter"
+            " and bucket = a.bucket and member_id = a.member_id offset 0) k on true where p.program_id = %s",
+            [*map(texts, zip(*asked, strict=True)), self._program_id],
         )
-        for counter, bucket, member_id, amount in await cursor.fetchall():
-            books.counters[Key(counter, bucket, member_id)] = amount
+        found = await cursor.fetchall()
+        for *_, number, amount in found:
+            if amount is not None:
+                counters[asked[number - 1]] = amount
+        return found[0][0], found[0][1]
 
-    async def _load_windows(self) -> None:
-        asked = list(self._windows)
-        for window in asked:
-            self._books.windows.setdefault((window.counter, window.member_id), {})[window] = 0
+    async def _load_windows(self) -> tuple[int, int] | None:
+        """As `_load_counters`."""
+        windows = self._books.windows
+        asked = [window for window in self._windows if window not in windows.get((window.counter, window.member_id), ())]
+        if not asked:
+            return None
         cursor = await self._connection.execute(
-            "select a.n, sum(k.amount)::bigint from unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            "select p.head_position, p.rebuilt, a.n, k.total from fenrun.programs p"
+            " cross join unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
             " with ordinality as a(counter, member_id, first_day, last_day, n)"
-            " cross join lateral (select * from ledger.counters where program_id = %s and counter = a.counter and member_id = a.member_id"
-            " and bucket between a.first_day and a.last_day offset 0) k group by a.n",
-            [*(array(window[column] for window in asked) for column in range(4)), self._program_id],
+            " cross join lateral (select coalesce(sum(amount), 0)::bigint as total from ledger.counters where program_id = p.program_id"
+            " and counter = a.counter and member_id = a.member_id and bucket between a.first_day and a.last_day) k where p.program_id = %s",
+            [*map(texts, zip(*asked, strict=True)), self._program_id],
         )
-        for number, total in await cursor.fetchall():
+        found = await cursor.fetchall()
+        for *_, number, total in found:
             window = asked[number - 1]
-            self._books.windows[(window.counter, window.member_id)][window] = total
+            windows.setdefault((window.counter, window.member_id), {})[window] = total
+        return found[0][0], found[0][1]
 
     async def _load_balances(self) -> None:
         books = self._books

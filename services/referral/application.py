@@ -71,6 +71,7 @@ class Referral:
     async def look_up(
         self,
         connection: Connection,
+        before: Head,
         head: Head,
         commands: Sequence[Command],
         people: Collection[str],

@@ -81,10 +81,17 @@ class Participant(Protocol):
         ...
 
     async def look_up(
-        self, connection: Connection, head: Head, commands: Sequence[Any], people: Collection[str], kept: Any, folding: Collection[str]
+        self,
+        connection: Connection,
+        before: Head,
+        head: Head,
+        commands: Sequence[Any],
+        people: Collection[str],
+        kept: Any,
+        folding: Collection[str],
     ) -> None:
-        """Takes into `kept`, which is as of the head, what `load` would read, of that which no function in `folding` changes: what these
-        fold is being appended, and may be there or not."""
+        """Takes into `kept`, which is as of the head, what `load` would read, as far as it can while what leads from `before` to the head
+        is being appended. That may be there or not: what a function in `folding` changes is read together with the head that it is of."""
         ...
 
     def keep(self, state: Any) -> int:
@@ -392,7 +399,7 @@ class Writer:
         for participant in self._participants:
             if participant.name in commands and participant.name in known.states:
                 kept = known.states[participant.name]
-                await participant.look_up(connection, before.after, commands[participant.name], people, kept, folding)
+                await participant.look_up(connection, before.before, before.after, commands[participant.name], people, kept, folding)
 
     def _told(self, batch: Sequence[_Waiting]) -> tuple[dict[str, list[Any]], set[str]]:
         """The commands of a batch by participant, and the people they name."""

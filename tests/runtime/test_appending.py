@@ -274,7 +274,14 @@ class Telling:
         )
 
     async def look_up(
-        self, connection: Connection, head: Head, commands: Sequence[Tell], people: Collection[str], kept: Any, folding: Collection[str]
+        self,
+        connection: Connection,
+        before: Head,
+        head: Head,
+        commands: Sequence[Tell],
+        people: Collection[str],
+        kept: Any,
+        folding: Collection[str],
     ) -> None:
         pass
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from services.composition import MIGRATIONS
 from services.kernel.decider import Answer, Draft, Entry
-from services.kernel.refusals import Malformed, PayoutExceedsAvailable, Unavailable
+from services.kernel.refusals import Malformed, PayoutExceedsAvailable, Refusal, Unavailable
 from services.ledger import application
 from services.ledger import codec as ledger_codec
 from services.ledger.application import Ledger
@@ -287,8 +287,12 @@ async def recorded(dsn: str, commands: Sequence[Any], batch: int) -> tuple[list[
         one = Writer(connect, (Ledger(), Referral()), lambda: 0, batch, 30)
         answers = await asyncio.gather(*(one.submit_all("golden", commands, "ann") for _ in range(2)))
         await one.close(5)
-    tables = {name: sorted(await rows(conninfo, f"select * from {name}"), key=repr) for (name,) in await rows(conninfo, TABLES)}
-    return [answer for some in answers for answer in some], tables
+    return [answer for some in answers for answer in some], await tables_of(conninfo)
+
+
+async def tables_of(conninfo: str) -> dict[str, list[Any]]:
+    """Every row."""
+    return {name: sorted(await rows(conninfo, f"select * from {name}"), key=repr) for (name,) in await rows(conninfo, TABLES)}
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name)
@@ -332,36 +336,99 @@ def order(order_id: str, buyer: str) -> RecordOrder:
     return RecordOrder(OrderPaid(order_id, buyer, "GBP", (OrderLine(1, 10_000, 1, "", "", LineKind.GOODS),)), FIRST_DAY)
 
 
+ENROLLED = [
+    referral_decide.EnrollMember(referral_facts.MemberEnrolled(name, "ann" if name != "ann" else ""), FIRST_DAY)
+    for name in ("ann", "bo", "cy", "di")
+]
+
+
+def published(document: str) -> PublishPlan:
+    return PublishPlan(PlanPublished(yaml.safe_load(document)["plan"], 1, canonical(yaml.safe_load(document)), FIRST_DAY, None), FIRST_DAY)
+
+
+async def told_while_held(
+    conninfo: str, first: Sequence[Sequence[Any]], told: Sequence[Any], ahead: bool = True
+) -> list[Outcome | Refusal]:
+    """What is told, two batches, is answered, once all its orders were decided while nothing could be appended; if not `ahead`, once they
+    could have been. What is `first` was told before, batch by batch: the last of them to the same writer."""
+    async with borrowing(conninfo) as connect, await psycopg.AsyncConnection.connect(conninfo) as holder:
+        before = Writer(connect, (Ledger(), Referral()), lambda: 0, 500, 30)
+        deciding = Deciding()
+        one = Writer(connect, (deciding, Referral()), lambda: 0, BATCH, 30)
+        for commands in first:
+            same = one if commands is first[-1] else before
+            assert all(isinstance(answer, Outcome) for answer in await same.submit_all("golden", commands, "ann"))
+        already, orders = len(deciding.buyers), [command for command in told if isinstance(command, RecordOrder)]
+        await holder.execute("lock table fenrun.entries in share mode")
+        answers = asyncio.create_task(one.submit_all("golden", told, "ann"))
+        await until(lambda: waiting_for_locks(conninfo))
+        if ahead:
+            await asyncio.wait_for(until(deciding.all_of(already + len(orders))), 10)
+            assert deciding.buyers[already:] == [command.fact.member_id for command in orders]
+        else:
+            await asyncio.sleep(0.5)
+        assert not answers.done()
+        await holder.rollback()
+        found = await answers
+        await one.close(1)
+    return found
+
+
 def test_people_are_looked_up_while_what_leaves_them_alone_is_appended(dsn: str) -> None:
     """Orders after the first: they move nobody, so who stands where need not wait for them."""
-    plan = yaml.safe_load(TWO_LEVEL)
-    published = PublishPlan(PlanPublished("two-level", 1, canonical(plan), FIRST_DAY, None), FIRST_DAY)
-    enrolled = [
-        referral_decide.EnrollMember(referral_facts.MemberEnrolled(name, "ann" if name != "ann" else ""), FIRST_DAY)
-        for name in ("ann", "bo", "cy", "di")
+    told = [
+        *(order(f"bo-{number}", "bo") for number in range(BATCH)),
+        *(order(f"others-{number}", ("cy", "di")[number % 2]) for number in range(BATCH)),
     ]
 
     async def story() -> None:
+        first: list[list[Any]] = [
+            [published(TWO_LEVEL)],
+            ENROLLED,
+            [order(f"first-{name}", name) for name in ("bo", "cy", "di")],
+            [order("O1", "bo")],
+        ]
+        answers = await told_while_held(await created(dsn), first, told)
+        assert all(isinstance(answer, Outcome) for answer in answers)
+
+    asyncio.run(story())
+
+
+# What is told below reaches these with the second batch: a counter, days, and a cap.
+COUNTING = """
+plan: counting
+version: 1
+currency: GBP
+tiers: [member, manager]
+granted: [member, manager]
+effective: {from: "2000-01-01T00:00:00Z"}
+release: {days: 7}
+rules:
+  - {id: first, kind: generation, generation: 1, rate: 10%, cap_minor: {period: 30500}}
+promotions:
+  - {tier: member, all: [{metric: orders, at_least: 28}]}
+  - {tier: manager, all: [{metric: own_volume, at_least: 250000, days: 30}]}
+"""
+BOS = [order(f"bo-{number}", "bo") for number in range(2 * BATCH + 2)]
+NEWCOMERS = [referral_decide.EnrollMember(referral_facts.MemberEnrolled(f"new-{n}", "ann"), FIRST_DAY) for n in range(BATCH)]
+
+
+@pytest.mark.parametrize(
+    ("last", "told", "ahead"),
+    [(BOS[:2], BOS[2:], True), (BOS[:BATCH], [*NEWCOMERS, *BOS[BATCH : 2 * BATCH]], False)],
+    ids=["behind-orders", "behind-others-that-come-behind-orders"],
+)
+def test_what_is_counted_ahead_has_counted_what_is_being_appended_once(dsn: str, last: list[Any], told: list[Any], ahead: bool) -> None:
+    first: list[list[Any]] = [[published(COUNTING)], ENROLLED, [order("O1", "cy")], last]
+
+    async def story() -> None:
         conninfo = await created(dsn)
-        async with borrowing(conninfo) as connect, await psycopg.AsyncConnection.connect(conninfo) as holder:
-            before = Writer(connect, (Ledger(), Referral()), lambda: 0, 500, 30)
-            for commands in ([published], enrolled, [order(f"first-{name}", name) for name in ("bo", "cy", "di")]):
-                assert all(isinstance(answer, Outcome) for answer in await before.submit_all("golden", commands, "ann"))
-            deciding = Deciding()
-            one = Writer(connect, (deciding, Referral()), lambda: 0, BATCH, 30)
-            await one.submit("golden", order("O1", "bo"), "ann")
-            await holder.execute("lock table fenrun.entries in share mode")
-            told = [
-                *(order(f"bo-{number}", "bo") for number in range(BATCH)),
-                *(order(f"others-{number}", ("cy", "di")[number % 2]) for number in range(BATCH)),
-            ]
-            answers = asyncio.create_task(one.submit_all("golden", told, "ann"))
-            await until(lambda: waiting_for_locks(conninfo))
-            await asyncio.wait_for(until(deciding.all_of(len(told) + 1)), 10)
-            assert deciding.buyers[1:] == [command.fact.member_id for command in told]
-            assert not answers.done()
-            await holder.rollback()
-            assert all(isinstance(answer, Outcome) for answer in await answers)
-            await one.close(1)
+        answers = await told_while_held(conninfo, first, told, ahead)
+        tables = await tables_of(conninfo)
+        expected, one_by_one = await recorded(dsn, [command for commands in first for command in commands] + told, 1)
+        assert answers == expected[len(expected) // 2 - len(told) : len(expected) // 2]
+        assert one_by_one == tables
+        tiers = {row[1]: row[2] for row in tables["ledger.members"]}
+        assert tiers["bo"] == "manager"
 
     asyncio.run(story())

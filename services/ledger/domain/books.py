@@ -427,6 +427,11 @@ class Books:
     counters: dict[Key, int] = field(default_factory=dict)
     # Sums over days that a partial state was loaded with, by (counter, member); a complete one adds them up itself.
     windows: dict[tuple[str, str], dict[Window, int]] = field(default_factory=dict)
+    # A partial state may look up counters before what it rests on is appended: what was counted since a position, whosever it is, and the
+    # commands (by `id`) whose counters are all held.
+    counted: dict[Key, int] = field(default_factory=dict)
+    counted_after: int = 0
+    looked_up: frozenset[int] = frozenset()
     # None: not loaded.
     closed_periods: set[str] | None = field(default_factory=set)
     # Entries of order/…, payout/…, hold/…, plan/… and all other streams the ledger writes, oldest first.
@@ -697,8 +702,14 @@ def evolve(books: Books, entry: Entry) -> None:
         for order_id, evidence in evidence_of(entry):
             if books.complete or order_id in books.evidence:
                 books.evidence.setdefault(order_id, []).append(evidence)
-    for counter, bucket, member_id, amount in getattr(decision, "counts", ()):
-        _count(books, Key(counter, bucket, member_id), amount)
+    counts = getattr(decision, "counts", ())
+    if counts:
+        counted = [(Key(counter, bucket, member_id), amount) for counter, bucket, member_id, amount in counts]
+        count(books, counted)
+        count_by_day(books, counted)
+        if not books.complete:
+            for key, amount in counted:
+                books.counted[key] = books.counted.get(key, 0) + amount
     postings = getattr(decision, "postings", ())
     if postings:
         _move(books, entry, postings)
@@ -801,16 +812,25 @@ def _role(books: Books, fact: RoleGranted | RoleEnded, position: int) -> None:
                 grants[index] = grant._replace(until_us=until)
 
 
-def _count(books: Books, key: Key, amount: int) -> None:
-    for window, total in books.windows.get((key.counter, key.member_id), {}).items():
-        if window.holds(*key):
-            books.windows[(key.counter, key.member_id)][window] = total + amount
-    if books.complete or key in books.counters:
-        total = books.counters.get(key, 0) + amount
-        if total or not books.complete:
-            books.counters[key] = total
-        else:
-            del books.counters[key]
+def count(books: Books, counted: Iterable[tuple[Key, int]]) -> None:
+    """Adds to the counters held."""
+    for key, amount in counted:
+        if books.complete or key in books.counters:
+            total = books.counters.get(key, 0) + amount
+            if total or not books.complete:
+                books.counters[key] = total
+            else:
+                del books.counters[key]
+
+
+def count_by_day(books: Books, counted: Iterable[tuple[Key, int]]) -> None:
+    """Adds to the windows held."""
+    if books.windows:
+        for key, amount in counted:
+            held = books.windows.get((key.counter, key.member_id), {})
+            for window, total in held.items():
+                if window.first_day <= key.bucket <= window.last_day:
+                    held[window] = total + amount
 
 
 def _append(books: Books, entry: Entry) -> None:
