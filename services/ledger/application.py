@@ -181,10 +181,11 @@ class Ledger:
         if moving and loading.lacks_members(recorded):
             return
         await loading.load_members(recorded)
-        counting = any(version.plan.counts for version in kept.plans)
-        roles = loading.around(recorded)
-        if counting and kept.counted_after == before.position and not (roles and (moving or FOLDING_ROLES in folding)):
-            await loading.load_counted(before, head, recorded)
+        if kept.counted_after != before.position or not any(version.plan.counts for version in kept.plans):
+            return
+        if loading.around(recorded) and (moving or FOLDING_ROLES in folding):
+            return
+        await loading.load_counted(before, head, recorded)
 
 
 def _forgotten(members: Mapping[str, Member | None]) -> list[str]:

@@ -829,7 +829,7 @@ def count_by_day(books: Books, counted: Iterable[tuple[Key, int]]) -> None:
         for key, amount in counted:
             held = books.windows.get((key.counter, key.member_id), {})
             for window, total in held.items():
-                if window.first_day <= key.bucket <= window.last_day:
+                if window.holds(*key):
                     held[window] = total + amount
 
 
