@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from math import gcd
 
 PERCENT = re.compile(r"(0|[1-9][0-9]{0,2})(?:\.([0-9]{1,9}))?\s*%")
@@ -31,14 +30,12 @@ class Rate:
     @property
     def decimal(self) -> str:
         """The fraction in plain decimals: "0.025"."""
-        text = f"{Decimal(self.numerator) / Decimal(self.denominator):f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        return exactly(self.numerator, self.denominator)
 
     @property
     def percent(self) -> str:
         """As a plan writes it: "2.5%"."""
-        text = f"{Decimal(self.numerator) * 100 / Decimal(self.denominator):f}"
-        return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
+        return exactly(self.numerator * 100, self.denominator) + "%"
 
     def of(self, base_minor: int) -> int:
         """This rate of an amount, in minor units, rounded half up."""

@@ -67,6 +67,8 @@ class Ledger:
     def __init__(self) -> None:
         # By the hash of the entry that published it.
         self._plans: dict[bytes, PlanVersion] = {}
+        # By program: up to which position its plans are known, and they.
+        self._plans_through: dict[str, tuple[int, list[PlanVersion]]] = {}
 
     def alone(self, command: c.Command) -> bool:
         """A release looks at all that is due, a closing at all that a period counted, a seal at the whole log: nothing may be decided
@@ -108,6 +110,19 @@ class Ledger:
         """The same of several programs."""
         found = await eventlog.plans(connection, program_ids)
         return {program_id: await self._plans_at(connection, program_id, plans) for program_id, plans in found.items()}
+
+    async def plans_before(self, connection: Connection, positions: Mapping[str, int]) -> dict[str, list[PlanVersion]]:
+        """At least the plan versions that stand before an entry of each program, oldest first. What stands there never changes: the log is
+        asked again only for an entry beyond those it was asked for."""
+        kept = self._plans_through
+        found = {of: known[1] for of, position in positions.items() if (known := kept.get(of)) and known[0] >= position}
+        if len(found) < len(positions):
+            for program_id, plans in (await self.plans_of(connection, positions.keys() - found.keys())).items():
+                found[program_id] = plans
+                kept[program_id] = (positions[program_id], plans)
+            while len(kept) > PLANS_KEPT:
+                del kept[next(iter(kept))]
+        return found
 
     async def _plans_at(self, connection: Connection, program_id: str, plans: Sequence[eventlog.Plan]) -> list[PlanVersion]:
         """They never change, so each is read and parsed once."""

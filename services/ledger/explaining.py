@@ -15,7 +15,7 @@ from services.kernel.times import to_text
 from services.ledger import codec
 from services.ledger.domain.booking import Seal
 from services.ledger.domain.books import ClosedPeriod, Order, fold_order, fold_period
-from services.ledger.domain.engine import ENGINES, PARTS, At, Look, Looks, Rooms, Standing, amount_for
+from services.ledger.domain.engine import ENGINES, PARTS, At, Look, Looks, Remaining, Rooms, Standing, amount_for, lives
 from services.ledger.domain.facts import (
     Account,
     AdjustmentPosted,
@@ -45,7 +45,32 @@ from services.ledger.domain.rules import Amount, Counted, Differential, Paying, 
 from services.runtime.currency import to_major
 
 
-def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> pb.ExplainResponse:
+class Story:
+    """A posting explained: the fields of fenrun.ledger.v1.ExplainResponse but those about the entry itself. One message is made of them at
+    the end, for a message made within another one costs more than the work."""
+
+    __slots__ = ("because_of", "people", "plan", "posting", "sentences", "shares")
+
+    def __init__(self, posting: Posting, opening: str) -> None:
+        self.posting = posting
+        self.sentences = [opening]
+        self.plan: dict[str, Any] | None = None
+        self.people: list[dict[str, Any]] = []
+        self.shares: list[dict[str, Any]] = []
+        self.because_of: list[int] = []
+
+    def share(self, **fields: Any) -> None:
+        """One of fenrun.ledger.v1.ExplainedShare."""
+        self.shares.append(fields)
+
+    def message(self, entry: Any = None, booked_at: Any = None, adjusts: Any = None) -> pb.ExplainResponse:
+        """With what the caller knows of the entry: messages, or their fields."""
+        posting: Any = self.posting._asdict()
+        told: Any = {"plan": self.plan, "people": self.people, "shares": self.shares, "because_of": self.because_of}
+        return pb.ExplainResponse(entry=entry, posting=posting, sentences=self.sentences, booked_at=booked_at, adjusts=adjusts, **told)
+
+
+def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> Story:
     """The whole story of an entry's posting, counted from 1; all but the entry itself, which the caller has.
 
     `earlier`: what stands in the entry's stream before it, oldest first. Raises PostingUnknown.
@@ -54,60 +79,59 @@ def explain(entry: Entry, number: int, earlier: Sequence[Entry], plans: Sequence
     if not 0 < number <= len(postings):
         raise PostingUnknown(f"{entry.position}.{number}")
     posting = postings[number - 1]
-    told: Any = posting._asdict()
-    answer = pb.ExplainResponse(posting=told, sentences=[_opening(posting, entry)])
+    story = Story(posting, _opening(posting, entry))
     match entry.fact:
         case OrderPaid() | OrderRefunded() | OrderVoided():
             if isinstance(entry.fact, OrderVoided):
-                answer.sentences.append(f"The group {entry.fact.group_id} of order {entry.fact.order_id} failed: nothing of it counts.")
-            _explain_shares(answer, entry, posting, earlier, plans)
+                story.sentences.append(f"The group {entry.fact.group_id} of order {entry.fact.order_id} failed: nothing of it counts.")
+            _explain_shares(story, entry, posting, earlier, plans)
         case TaskDone():
-            _explain_task(answer, entry, posting, plans)
+            _explain_task(story, entry, posting, plans)
         case PeriodClosed() | PeriodCorrected():
-            _explain_period(answer, entry, posting, earlier, plans)
+            _explain_period(story, entry, posting, earlier, plans)
         case RewardReleased():
-            answer.because_of.extend(one.position for one in earlier if getattr(one.decision, "due", ()))
-            answer.sentences.append(f"What is due from {entry.fact.source} is released; debts are settled first.")
+            story.because_of.extend(one.position for one in earlier if getattr(one.decision, "due", ()))
+            story.sentences.append(f"What is due from {entry.fact.source} is released; debts are settled first.")
         case DepositMoved(deposit_id=deposit_id, kind=kind, reason=reason):
             why = f": {reason}" if reason else ""
-            answer.sentences.append(f"Deposit {deposit_id} was {kind.name.lower().replace('_', ' ')}{why}. It is no commission.")
+            story.sentences.append(f"Deposit {deposit_id} was {kind.name.lower().replace('_', ' ')}{why}. It is no commission.")
         case StockTransferred(from_member_id=seller, to_member_id=buyer, currency=currency, lines=lines):
-            answer.sentences.append(f"{seller} sold stock on to {buyer}: the margin is price less cost, no commission.")
+            story.sentences.append(f"{seller} sold stock on to {buyer}: the margin is price less cost, no commission.")
             for line in lines:
                 each = to_major(line.unit_price_minor - line.unit_cost_minor, currency)
-                answer.sentences.append(f"{line.quantity} of {line.sku or 'goods'} at a margin of {each} each.")
+                story.sentences.append(f"{line.quantity} of {line.sku or 'goods'} at a margin of {each} each.")
         case BalanceOpened():
-            answer.sentences.append(f"Carried over from {entry.fact.source}, in its own figures (opening {entry.fact.opening_id}).")
+            story.sentences.append(f"Carried over from {entry.fact.source}, in its own figures (opening {entry.fact.opening_id}).")
         case OrderReleased():
             order = fold_order(earlier)
             assert order is not None, "what is released was ordered"
-            answer.because_of.append(order.paid.position)
+            story.because_of.append(order.paid.position)
             for what, happened in (("completed", order.completed), ("part of a group that was formed", order.formed)):
                 if happened is not None:
-                    answer.because_of.append(happened.position)
-                    answer.sentences.append(
+                    story.because_of.append(happened.position)
+                    story.sentences.append(
                         f"Order {entry.fact.order_id} was {what} at {to_text(happened.occurred_us)} (entry {happened.position})."
                     )
             for due in entry.decision.due:
                 if due.member_id == posting.member_id and (due.asset or order.fact.currency) == posting.asset:
                     amount = to_major(-due.amount_minor, posting.asset)
-                    answer.sentences.append(f"{amount} of it fell due at {to_text(due.due_us)}; debts are settled first.")
+                    story.sentences.append(f"{amount} of it fell due at {to_text(due.due_us)}; debts are settled first.")
         case PayoutRequested():
-            answer.sentences.append(f"Payout {entry.fact.payout_id} was requested: the amount is reserved until it is paid or fails.")
+            story.sentences.append(f"Payout {entry.fact.payout_id} was requested: the amount is reserved until it is paid or fails.")
         case PayoutPaid():
-            answer.because_of.append(earlier[0].position)
-            answer.sentences.append(
+            story.because_of.append(earlier[0].position)
+            story.sentences.append(
                 f"Payout {entry.fact.payout_id} was paid" + (f", reference {entry.fact.reference}." if entry.fact.reference else ".")
             )
         case PayoutFailed():
-            answer.because_of.append(earlier[0].position)
-            answer.sentences.append(f"Payout {entry.fact.payout_id} failed: {entry.fact.reason}. Debts are settled first.")
+            story.because_of.append(earlier[0].position)
+            story.sentences.append(f"Payout {entry.fact.payout_id} failed: {entry.fact.reason}. Debts are settled first.")
         case AdjustmentPosted():
             fact = entry.fact
-            answer.sentences.append(
+            story.sentences.append(
                 f"Adjustment {fact.adjustment_id}: {fact.reason}. Asked by {fact.requested_by}, approved by {fact.approved_by}."
             )
-    return answer
+    return story
 
 
 def lateness(seal: Seal, booked_us: int) -> str:
@@ -125,26 +149,22 @@ def _opening(posting: Posting, entry: Entry) -> str:
     return f"Entry {entry.position} ({entry.stream}) moved {whose} {account} by {amount} {posting.asset} at {to_text(entry.occurred_us)}."
 
 
-def _explain_shares(
-    answer: pb.ExplainResponse, entry: Entry, posting: Posting, earlier: Sequence[Entry], plans: Sequence[PlanVersion]
-) -> None:
+def _explain_shares(story: Story, entry: Entry, posting: Posting, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> None:
     """Orders, refunds, voids: line by line and rule by rule, with what the line entitled to before and after."""
     before, after = fold_order(earlier), fold_order([*earlier, entry])
     assert after is not None
     version = next(one for one in plans if one.position == after.decision.plan_position)
     people = after.decision.people
-    _plan_of(answer, version)
-    for person in people:
-        answer.people.add(**codec.person_fields(person))
-    answer.sentences.append(
+    _plan_of(story, version)
+    story.people = [codec.person_fields(person) for person in people]
+    story.sentences.append(
         f"Decided by plan {version.plan.plan_id} version {version.plan.version} (entry {version.position}),"
         " in force when the order was paid."
     )
-    path = [person for person in people if not person.role]
-    for number, person in enumerate(people):
-        answer.sentences.append(_standing(number, person, path))
+    standing = standing_of(after, version.plan)
+    story.sentences += [_standing(number, person, standing.path) for number, person in enumerate(people)]
     if isinstance(entry.fact, OrderRefunded | OrderVoided):
-        answer.because_of.append(after.paid.position)
+        story.because_of.append(after.paid.position)
     accounts = [
         (p.account.name.lower(), p.amount_minor)
         for p in entry.decision.postings
@@ -153,24 +173,29 @@ def _explain_shares(
     if posting.member_id and len(accounts) > 1:
         whole = sum(amount for _, amount in accounts)
         parts = ", ".join(f"{to_major(amount, posting.asset)} {account}" for account, amount in accounts)
-        answer.sentences.append(
+        story.sentences.append(
             f"For {posting.member_id} the entry comes to {to_major(whole, posting.asset)} in all: {parts}."
             " What is not released is taken from pending, the rest from available as far as it reaches; what is missing becomes debt."
         )
-    standing = standing_of(after, version.plan)
+    remaining = after.remaining()
     looks: Looks = {}
-    rooms = Rooms({(room.rule_index, room.payee): room.room_minor for room in after.decision.rooms})
-    ENGINES[after.decision.engine_version](standing, after.remaining(), rooms, looks)
+    if not version.plan.is_plain:  # the rules of which look at nothing but their line
+        rooms = Rooms({(room.rule_index, room.payee): room.room_minor for room in after.decision.rooms})
+        ENGINES[after.decision.engine_version](standing, remaining, rooms, looks)
     for line_no, shares in entry.decision.lines:
         for share in shares:
             if _concerns(share, posting, version.plan, people):
-                _explain_share(answer, line_no, share, posting, standing, looks, before, after)
+                _explain_share(story, line_no, share, posting, standing, remaining, looks, before, after)
 
 
-def _plan_of(answer: pb.ExplainResponse, version: PlanVersion) -> None:
+def _plan_of(story: Story, version: PlanVersion) -> None:
     plan = version.plan
-    answer.plan.plan_id, answer.plan.version = plan.plan_id, plan.version
-    answer.plan.position, answer.plan.content_hash = version.position, version.content_hash
+    story.plan = {
+        "plan_id": plan.plan_id,
+        "version": plan.version,
+        "position": version.position,
+        "content_hash": version.content_hash,
+    }
 
 
 def _standing(number: int, person: Person, path: Sequence[Person]) -> str:
@@ -207,11 +232,12 @@ class Why(NamedTuple):
 
 
 def _explain_share(
-    answer: pb.ExplainResponse,
+    story: Story,
     line_no: int,
     share: Share,
     posting: Posting,
     standing: Standing,
+    remaining: Remaining,
     looks: Looks,
     before: Order | None,
     after: Order,
@@ -224,21 +250,23 @@ def _explain_share(
     entitled_after = entitled_before + amount
     entitled = after.entitled(line_no)
     pool = sum(held for (index, _), held in entitled.items() if index == rule_index)
-    base = after.remaining()[line_no][0] if line_no else 0
+    base = 0
     if line_no:
+        base = remaining[line_no][0]
         assert isinstance(rule, Paying)
         look = looks.get((line_no, rule_index))
         if look is None:
-            # Nothing of the line remains, or another rule has put this one out of force.
+            # Nothing of the line remains, or another rule has put this one out of force; or nobody had to look.
             line = after.lines[line_no].line
-            look = Look(At(standing, line, 0, 0), amount_for(standing, line, rule_index, rule), [], [])
+            left = remaining[line_no] if standing.plan.is_plain and lives(line, *remaining[line_no]) else (0, 0)
+            look = Look(At(standing, line, *left), amount_for(standing, line, rule_index, rule), [], [])
         why = _why(rule, look, payee, standing, asset, pool)
         if look.uncapped != look.shares and person:
             uncapped = sum(one.amount_minor for one in look.uncapped if one.payee == payee)
             why = why._replace(rounding="cap", text=f"{why.text} would be {to_major(uncapped, asset)}; the cap leaves")
     else:
         why = _why_whole(rule, payee, asset)
-    answer.shares.add(
+    story.share(
         line_no=line_no,
         rule_id=rule.id,
         generation=payee - 1 if payee and person and not person.role else getattr(rule, "level", 0),
@@ -262,7 +290,7 @@ def _explain_share(
         text = f"{where}, rule {rule.id}: {why.text} nobody qualified for {to_major(entitled_after, asset)} of it, which is breakage"
     if before:
         text += f"; before it was {to_major(entitled_before, asset)}, so the change is {to_major(amount, asset)}"
-    answer.sentences.append(text + ".")
+    story.sentences.append(text + ".")
 
 
 def _why(rule: Paying, look: Look, payee: int, standing: Standing, asset: str, pool: int) -> Why:
@@ -369,51 +397,47 @@ def _why_whole(rule: Rule, payee: int, asset: str) -> Why:
 # ---------------------------------------------------------------- tasks, periods
 
 
-def _explain_task(answer: pb.ExplainResponse, entry: Entry, posting: Posting, plans: Sequence[PlanVersion]) -> None:
+def _explain_task(story: Story, entry: Entry, posting: Posting, plans: Sequence[PlanVersion]) -> None:
     decided = entry.decision
     version = next(one for one in plans if one.position == decided.plan_position)
-    _plan_of(answer, version)
+    _plan_of(story, version)
     for person in decided.people:
-        answer.people.add(**codec.person_fields(person))
+        story.people.append(codec.person_fields(person))
     for _, shares in decided.lines:
         for share in shares:
             if not _concerns(share, posting, version.plan, decided.people):
                 continue
             rule = version.plan.rules[share.rule_index]
             why = _why_whole(rule, share.payee, posting.asset)
-            answer.shares.append(
-                pb.ExplainedShare(
-                    rule_id=rule.id,
-                    entitled_after_minor=share.amount_minor,
-                    amount_minor=share.amount_minor,
-                    kind=rule.kind,
-                    asset=posting.asset,
-                    rounding=why.rounding,
-                    member_id=decided.people[share.payee - 1].member_id if share.payee else "",
-                )
+            story.share(
+                rule_id=rule.id,
+                entitled_after_minor=share.amount_minor,
+                amount_minor=share.amount_minor,
+                kind=rule.kind,
+                asset=posting.asset,
+                rounding=why.rounding,
+                member_id=decided.people[share.payee - 1].member_id if share.payee else "",
             )
             amount = to_major(share.amount_minor, posting.asset)
             ending = f"{amount}." if share.payee else f"nobody stands above, and {amount} is breakage."
-            answer.sentences.append(f"Rule {rule.id}: {why.text} {ending}")
+            story.sentences.append(f"Rule {rule.id}: {why.text} {ending}")
 
 
-def _explain_period(
-    answer: pb.ExplainResponse, entry: Entry, posting: Posting, earlier: Sequence[Entry], plans: Sequence[PlanVersion]
-) -> None:
+def _explain_period(story: Story, entry: Entry, posting: Posting, earlier: Sequence[Entry], plans: Sequence[PlanVersion]) -> None:
     """A closed period or a correction of it: rule by rule, from the figures it keeps."""
     before, after = fold_period(earlier), fold_period([*earlier, entry])
     assert after is not None
     decided = after.decision
     version = next(one for one in plans if one.position == decided.plan_position)
     plan = version.plan
-    _plan_of(answer, version)
-    answer.sentences.append(
+    _plan_of(story, version)
+    story.sentences.append(
         f"Period {after.closed.fact.period_id}, {to_text(decided.starts_us)} to {to_text(decided.ends_us)}, was closed at"
         f" {to_text(after.closed.occurred_us)} by plan {plan.plan_id} version {plan.version} (entry {version.position})."
     )
     if isinstance(entry.fact, PeriodCorrected):
-        answer.because_of.append(after.closed.position)
-        answer.sentences.append(
+        story.because_of.append(after.closed.position)
+        story.sentences.append(
             f"Order {entry.fact.order_id} was taken back after that, so the period was computed again and the difference posted."
         )
     for share in entry.decision.shares:
@@ -424,26 +448,24 @@ def _explain_period(
         was = before.shares.get(key, 0) if before else 0
         now = after.shares.get(key, 0)
         person = decided.people[share.payee - 1] if share.payee else None
-        answer.shares.append(
-            pb.ExplainedShare(
-                rule_id=rule.id,
-                tier=person.tier if person else "",
-                rate=rule.rate.decimal if isinstance(rule, PeriodPool) else "",
-                base_minor=sum(after.volumes.get(share.rule_index, {}).values()),
-                entitled_before_minor=was,
-                entitled_after_minor=now,
-                amount_minor=share.amount_minor,
-                kind=rule.kind,
-                asset=posting.asset,
-                pool_minor=sum(amount for (_, index), amount in after.shares.items() if index == share.rule_index),
-                rounding="half up" if isinstance(rule, Volume) else "largest remainder",
-                member_id=person.member_id if person else "",
-            )
+        story.share(
+            rule_id=rule.id,
+            tier=person.tier if person else "",
+            rate=rule.rate.decimal if isinstance(rule, PeriodPool) else "",
+            base_minor=sum(after.volumes.get(share.rule_index, {}).values()),
+            entitled_before_minor=was,
+            entitled_after_minor=now,
+            amount_minor=share.amount_minor,
+            kind=rule.kind,
+            asset=posting.asset,
+            pool_minor=sum(amount for (_, index), amount in after.shares.items() if index == share.rule_index),
+            rounding="half up" if isinstance(rule, Volume) else "largest remainder",
+            member_id=person.member_id if person else "",
         )
         text = f"Rule {rule.id}: {_why_period(rule, share, after, posting.asset, plan.currency)} {to_major(now, posting.asset)}"
         if before:
             text += f"; before it was {to_major(was, posting.asset)}, so the change is {to_major(share.amount_minor, posting.asset)}"
-        answer.sentences.append(text + ".")
+        story.sentences.append(text + ".")
 
 
 def _why_period(rule: Rule, share: Share, period: ClosedPeriod, asset: str, currency: str) -> str:

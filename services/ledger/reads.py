@@ -118,9 +118,10 @@ class Reads:
                     seals[programs[number - 1]] = []
         for program_id in seals:
             seals[program_id] = await sealed.seals(connection, program_id)
-        plans = await self._ledger.plans_of(connection, {programs[number - 1] for number in previous})
+        found = sorted((positions[number - 1], programs[number - 1]) for number in entries)
+        plans = await self._ledger.plans_before(connection, {program_id: position for position, program_id in found})
         return [
-            History(_in_order(entries, number), previous[number], seals.get(program_id, []), plans[program_id])
+            History(_in_order(entries, number), previous[number], seals.get(program_id, []), plans.get(program_id, []))
             if number in previous
             else None
             for number, program_id in enumerate(programs, start=1)

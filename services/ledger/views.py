@@ -18,7 +18,7 @@ from services.ledger.domain.rules import Rule
 from services.runtime import eventlog
 from services.runtime.as_of import AsOf
 from services.runtime.eventlog import Connection
-from services.runtime.stored import Stored, entry_message, timestamp
+from services.runtime.stored import Stored, entry_fields, moment_fields, timestamp
 
 LAST_POSITION = 2**63 - 1
 
@@ -246,12 +246,11 @@ def explain(
         raise PostingUnknown(posting_id)
     *earlier, stored = history
     number = int(posting_id.partition(".")[2])
-    answer = explaining.explain(codec.read(stored), number, [codec.read(one) for one in earlier], plans)
-    answer.entry.CopyFrom(entry_message(stored, previous_hash or GENESIS))
+    story = explaining.explain(codec.read(stored), number, [codec.read(one) for one in earlier], plans)
     booked = booked_us(stored.position, stored.occurred_us, seals)
-    answer.booked_at.CopyFrom(timestamp(booked))
     late_for = adjusts(stored.position, stored.occurred_us, seals)
     if late_for is not None:
-        answer.adjusts.CopyFrom(sealed.period_message(late_for))
-        answer.sentences.insert(1, explaining.lateness(late_for, booked))
-    return answer
+        story.sentences.insert(1, explaining.lateness(late_for, booked))
+    return story.message(
+        entry_fields(stored, previous_hash or GENESIS), moment_fields(booked), sealed.period_message(late_for) if late_for else None
+    )

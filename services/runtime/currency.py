@@ -22,7 +22,7 @@ def to_major(minor: int, currency: str, grouped: bool = True) -> str:
     decimals = exponent(currency)
     whole, rest = divmod(abs(minor), 10**decimals)
     text = f"{whole:,}" if grouped else str(whole)
-    return ("-" if minor < 0 else "") + text + (f".{rest:0{decimals}d}" if decimals else "")
+    return ("-" if minor < 0 else "") + text + (f".{str(rest).zfill(decimals)}" if decimals else "")
 
 
 def to_minor(text: str, currency: str) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Sized
 TURNS = 36
 # Beside long work a turn takes as long as a stretch of it, so the next one is waited for no longer than this, in seconds.
 COMPANY_S = 0.006
+# How often in a row who comes first waits for others in vain.
+CHANCES = 3
 # How long work goes on at a stretch, in seconds. gRPC takes one call in each turn, so whoever waits, waits for many of these.
 STRETCH_S = 0.0005
 # A turn of the event loop that took less had nothing in it.
@@ -25,6 +27,33 @@ async def gather(waiting: Sized, enough: int) -> None:
                 break
         if len(waiting) == before:
             return
+
+
+class Company:
+    """Whether who comes first is waited with for others, where many come one by one.
+
+    If it is answered at once it is answered alone, and then the next one may be, and so on: the others wait in gRPC, which hands over a
+    call in about the time that a short statement takes. So after several came together the first one waits too.
+    """
+
+    __slots__ = ("_chances",)
+
+    def __init__(self) -> None:
+        self._chances = 0
+
+    @property
+    def likely(self) -> bool:
+        """Whether several came together lately."""
+        return self._chances > 0
+
+    async def wait(self, waiting: Sized, enough: int) -> None:
+        """Lets others join who has just come in, where that is likely."""
+        if self.likely:
+            await gather(waiting, enough)
+
+    def came(self, number: int) -> None:
+        """So many were there together."""
+        self._chances = CHANCES if number > 1 else max(0, self._chances - 1)
 
 
 class Pace:

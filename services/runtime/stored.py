@@ -90,17 +90,22 @@ def microseconds(moment: Timestamp) -> int:
 
 def entry_message(stored: Stored, previous_hash: bytes) -> log_pb2.Entry:
     """The entry as the API shows it."""
-    return log_pb2.Entry(
-        program_id=stored.program_id,
-        position=stored.position,
-        stream=stored.stream,
-        stream_version=stored.stream_version,
-        type=stored.type,
-        occurred_at=timestamp(stored.occurred_us),
-        recorded_at=timestamp(stored.recorded_us),
-        actor=stored.actor,
-        fact=stored.fact,
-        decision=stored.decision,
-        previous_hash=previous_hash,
-        hash=stored.hash,
-    )
+    return log_pb2.Entry(**entry_fields(stored, previous_hash))
+
+
+def entry_fields(stored: Stored, previous_hash: bytes) -> dict[str, Any]:
+    """The fields of the same entry within another message."""
+    return {
+        "program_id": stored.program_id,
+        "position": stored.position,
+        "stream": stored.stream,
+        "stream_version": stored.stream_version,
+        "type": stored.type,
+        "occurred_at": moment_fields(stored.occurred_us),
+        "recorded_at": moment_fields(stored.recorded_us),
+        "actor": stored.actor,
+        "fact": stored.fact,
+        "decision": stored.decision,
+        "previous_hash": previous_hash,
+        "hash": stored.hash,
+    }

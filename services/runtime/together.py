@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from services.runtime.eventlog import Connection
-from services.runtime.gathering import gather
+from services.runtime.gathering import Company, gather
 from services.runtime.writer import DATABASE_LOST, Connect
 
 Asked = TypeVar("Asked")
@@ -31,6 +31,7 @@ class Together(Generic[Asked, Found]):
         self._most = most
         self._waiting: deque[_Waiting[Asked, Found]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._company = Company()
 
     async def ask(self, asked: Asked) -> Found:
         """The answer to one read, as of some moment after this call. Raises what reading it alone raises."""
@@ -44,8 +45,10 @@ class Together(Generic[Asked, Found]):
     async def _drain(self) -> None:
         batch: list[_Waiting[Asked, Found]] = []
         try:
+            await self._company.wait(self._waiting, self._most)
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+                self._company.came(len(batch))
                 # Who has given up in the meantime is not asked for.
                 batch = [one for one in batch if not one.answer.done()]
                 if batch:

@@ -23,7 +23,7 @@ from services.kernel.refusals import Malformed, Refusal, Unavailable
 from services.runtime import eventlog
 from services.runtime.appending import Appender
 from services.runtime.eventlog import Append, Changes, Connection, Head, HeadMoved
-from services.runtime.gathering import Pace, gather
+from services.runtime.gathering import Company, Pace, gather
 from services.runtime.stored import Stored, entry_of
 
 log = structlog.get_logger()
@@ -148,6 +148,8 @@ class _Queue:
     task: "asyncio.Task[None] | None" = None
     # Given once so many wait that they are decided ahead.
     enough: "asyncio.Future[None] | None" = None
+    # While it is likely, an empty queue is kept.
+    company: Company = field(default_factory=Company)
 
     def take(self, most: int) -> list[_Waiting]:
         """Up to so many of those who wait; they are under way from now on."""
@@ -250,10 +252,12 @@ class Writer:
     async def _drain(self, program_id: str, queue: _Queue) -> None:
         ahead: _Decided | None = None
         try:
+            await queue.company.wait(queue.waiting, self._batch_limit)
             while queue.waiting or ahead:
                 queue.taken = [*ahead.batch] if ahead else []
                 try:
                     batch = ahead.batch if ahead else queue.take(self._batch_limit)
+                    queue.company.came(len(batch))
                     ahead = await self._settle(program_id, batch, queue, ahead)
                 except BaseException as error:
                     ahead = None
@@ -269,7 +273,7 @@ class Writer:
                     await gather(queue.waiting, self._batch_limit)
         finally:
             queue.task = None
-            if not queue.waiting:
+            if not queue.waiting and not queue.company.likely:
                 self._queues.pop(program_id, None)
 
     async def _settle(

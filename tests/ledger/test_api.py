@@ -11,7 +11,7 @@ from fenrun.type.v1 import type_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from tests.given import Client, day, line, money, reason
+from tests.given import TWO_LEVEL, Client, day, line, money, reason
 from tests.ledger.stories import log_of
 
 
@@ -93,6 +93,24 @@ def test_explain_tells_rate_base_rounding_and_what_it_reversed(story: Client) ->
     assert (share.entitled_before_minor, share.entitled_after_minor, share.amount_minor, share.base_minor) == (300, 0, -300, 0)
     assert answer.because_of == [accrued.position]
     assert answer.posting.account == log_pb2.ACCOUNT_DEBT
+
+
+def test_explain_knows_a_plan_that_was_published_after_it_was_asked(story: Client) -> None:
+    """Plans that stand before an entry are kept with the program."""
+
+    def explained(member_id: str) -> lp.ExplainResponse:
+        postings = story.ledger.ListPostings(lp.ListPostingsRequest(program_id=story.program_id, member_id=member_id)).postings
+        last = [posting for posting in postings if posting.type == "order.paid.v1"][-1]
+        return story.ledger.Explain(lp.ExplainRequest(program_id=story.program_id, posting_id=last.posting_id))
+
+    before = explained("B")
+    assert before.plan.version == 1
+    story.publish(TWO_LEVEL.replace("version: 1", "version: 2").replace("2000-01-01", "2026-02-01"), at=40)
+    story.order("O9", "C", line(1, 10000), at=41)
+    after = explained("B")
+    assert (after.plan.version, after.plan.position) == (2, after.entry.position - 1)
+    answer = story.ledger.Explain(lp.ExplainRequest(program_id=story.program_id, posting_id=f"{before.entry.position}.1"))
+    assert answer.plan == before.plan
 
 
 def test_every_posting_of_every_entry_can_be_explained(story: Client) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from services.runtime.gathering import CHANCES
 from services.runtime.together import Together
 
 
@@ -113,3 +114,34 @@ def test_whoever_waits_is_let_go_when_the_reading_is_cut_off() -> None:
     with pytest.raises(asyncio.CancelledError):
         raise found[0]
     assert all(isinstance(one, asyncio.CancelledError) for one in found)
+
+
+def test_after_company_the_first_one_waits_for_others_and_soon_no_more() -> None:
+    async def told(reader: Reader, together: Together[int, int]) -> list[Any]:
+        reader.go_on.set()
+
+        async def one_by_one(*numbers: int) -> list[int]:
+            """As gRPC hands over calls: the next has come a few turns later."""
+            callers = []
+            for number in numbers:
+                callers.append(asyncio.create_task(together.ask(number)))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            return await asyncio.gather(*callers)
+
+        found = await one_by_one(1, 2, 3)
+        assert [len(batch) for batch in reader.batches] == [1, 1, 1], "nobody knew of the others"
+        found += await asyncio.gather(together.ask(4), together.ask(5))
+        reader.batches.clear()
+        for number in range(6, 12, 3):
+            found += await one_by_one(number, number + 1, number + 2)
+        assert [len(batch) for batch in reader.batches] == [3, 3], "each waited for the others"
+        for number in range(12, 12 + CHANCES):
+            found.append(await together.ask(number))
+        reader.batches.clear()
+        found += await one_by_one(20, 21, 22)
+        assert [len(batch) for batch in reader.batches] == [1, 1, 1], "nobody came with those before"
+        return found
+
+    found, _ = story(told)
+    assert found == [2 * number for number in (*range(1, 12), *range(12, 12 + CHANCES), 20, 21, 22)]

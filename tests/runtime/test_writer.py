@@ -13,6 +13,7 @@ from services.kernel.decider import Answer, Entry, Repeated
 from services.kernel.refusals import PayoutExceedsAvailable, Unavailable
 from services.runtime import eventlog
 from services.runtime.eventlog import Head
+from services.runtime.gathering import CHANCES, TURNS
 from services.runtime.writer import Writer
 
 
@@ -174,3 +175,43 @@ def test_nobody_who_came_later_is_decided_before_a_batch_that_is_taken_one_by_on
     assert [type(answer) for answer in answers] == [PayoutExceedsAvailable, ZeroDivisionError, *[PayoutExceedsAvailable] * 3]
     # Number 1 once in the batch that broke, then each in turn.
     assert stumbling.decided == [1, 1, 3, 4, 5]
+
+
+class Batching(Repeating):
+    """Has recorded everything before, and says how many commands came together."""
+
+    async def load(self, connection: Any, head: Head, commands: Any, people: Any, kept: Any) -> Any:
+        self.kept.append(len(commands))
+        return f"as of {head.position}"
+
+
+def test_after_company_the_first_command_waits_for_others_and_soon_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
+        return Head(program_id, "CNY", 5, bytes(32), 0)
+
+    monkeypatch.setattr(eventlog, "head", head)
+    batching = Batching()
+
+    async def story() -> list[list[int]]:
+        writer = Writer(nowhere, [batching], lambda: 0, 500, 1)
+
+        async def told(numbers: range, turns: int) -> list[int]:
+            """How many were decided together, of commands that come so many turns of the event loop after one another."""
+            batching.kept.clear()
+            callers = []
+            for number in numbers:
+                callers.append(asyncio.create_task(writer.submit("p", Ask(number), "ann")))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            await asyncio.gather(*callers)
+            return [*batching.kept]
+
+        first, together, after = await told(range(3), 9), await told(range(3), 0), await told(range(3), 9)
+        # Each is answered before the next one comes.
+        await told(range(CHANCES), 3 * TURNS)
+        return [first, together, after, await told(range(3), 9)]
+
+    first, together, after, later = asyncio.run(story())
+    assert together == [3]
+    assert after == [3], "each waited for the others"
+    assert first == later == [1, 1, 1], "nobody knew of the others"

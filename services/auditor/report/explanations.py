@@ -54,7 +54,7 @@ def explanations(entries: Iterable[pb.Entry], chosen: Sequence[Chosen], survey: 
         stream = streams[one.stream]
         at = next(index for index, entry in enumerate(stream) if entry.position == one.position)
         try:
-            answer = explain(stream[at], one.number, stream[:at], survey.plans)
+            answer = explain(stream[at], one.number, stream[:at], survey.plans).message()
         except Exception as problem:  # forged entries may contradict each other in any way
             raise CannotReport(f"posting {one.position}.{one.number} cannot be explained: {type(problem).__name__}: {problem}") from None
         found.append(_told(stream[at], types[one.position], one.number, answer))
