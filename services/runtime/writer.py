@@ -247,6 +247,12 @@ class Writer:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+        # Of a task that was cut off before it took them.
+        for queue in self._queues.values():
+            while queue.waiting:
+                item = queue.waiting.popleft()
+                if not item.answer.done():
+                    item.answer.set_exception(Unavailable("the server is stopping"))
         await self._appender.close()
 
     async def _drain(self, program_id: str, queue: _Queue) -> None:

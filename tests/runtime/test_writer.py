@@ -215,3 +215,23 @@ def test_after_company_the_first_command_waits_for_others_and_soon_no_more(monke
     assert together == [3]
     assert after == [3], "each waited for the others"
     assert first == later == [1, 1, 1], "nobody knew of the others"
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
+def test_whoever_waits_for_company_when_the_writer_stops_is_told_so(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    async def head(connection: Any, program_id: str, lock: bool = False) -> Head:
+        return Head(program_id, "CNY", 5, bytes(32), 0)
+
+    monkeypatch.setattr(eventlog, "head", head)
+
+    async def story() -> None:
+        writer = Writer(nowhere, [Batching()], lambda: 0, 500, 1)
+        await writer.submit_all("p", [Ask(1), Ask(2)], "ann")
+        waiting = asyncio.create_task(writer.submit("p", Ask(3), "ann"))
+        for _ in range(1 + turns):
+            await asyncio.sleep(0)
+        await writer.close(0)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(story())
