@@ -52,7 +52,7 @@ class Company:
             await gather(waiting, enough)
 
     def came(self, number: int) -> None:
-        """So many were there together."""
+        """So many calls were there together."""
         self._chances = CHANCES if number > 1 else max(0, self._chances - 1)
 
 

@@ -1,7 +1,8 @@
 """Reads that callers ask for one by one and the database answers many at a time.
 
 Most of what a short read costs is the way to PostgreSQL and back, whether it asks for one row or for fifty. So what is asked while a
-statement is under way is asked together by the next one; there is no timer, and who asks alone is answered as soon as ever.
+statement is under way is asked together by the next one, and after several came together the first waits for company (`gathering`).
+There is no timer, and who asks alone, but for three times after that, is answered as soon as ever.
 """
 
 import asyncio

@@ -148,7 +148,8 @@ class _Queue:
     task: "asyncio.Task[None] | None" = None
     # Given once so many wait that they are decided ahead.
     enough: "asyncio.Future[None] | None" = None
-    # While it is likely, an empty queue is kept.
+    # Calls that came since a batch was taken. While company is likely, an empty queue is kept.
+    calls: int = 0
     company: Company = field(default_factory=Company)
 
     def take(self, most: int) -> list[_Waiting]:
@@ -233,6 +234,7 @@ class Writer:
         queue = self._queues.setdefault(program_id, _Queue())
         waiting = [_Waiting(command, actor, loop.create_future()) for command in commands]
         queue.waiting.extend(waiting)
+        queue.calls += 1
         if queue.enough and len(queue.waiting) >= AHEAD:
             _give(queue.enough)
         if queue.task is None:
@@ -263,7 +265,8 @@ class Writer:
                 queue.taken = [*ahead.batch] if ahead else []
                 try:
                     batch = ahead.batch if ahead else queue.take(self._batch_limit)
-                    queue.company.came(len(batch))
+                    queue.company.came(queue.calls)
+                    queue.calls = 0
                     ahead = await self._settle(program_id, batch, queue, ahead)
                 except BaseException as error:
                     ahead = None

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from services.runtime import gathering
 from services.runtime.gathering import CHANCES
 from services.runtime.together import Together
 
@@ -116,7 +117,9 @@ def test_whoever_waits_is_let_go_when_the_reading_is_cut_off() -> None:
     assert all(isinstance(one, asyncio.CancelledError) for one in found)
 
 
-def test_after_company_the_first_one_waits_for_others_and_soon_no_more() -> None:
+def test_after_company_the_first_one_waits_for_others_and_soon_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "COMPANY_S", 3600.0)
+
     async def told(reader: Reader, together: Together[int, int]) -> list[Any]:
         reader.go_on.set()
 

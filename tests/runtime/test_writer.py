@@ -11,7 +11,7 @@ import pytest
 
 from services.kernel.decider import Answer, Entry, Repeated
 from services.kernel.refusals import PayoutExceedsAvailable, Unavailable
-from services.runtime import eventlog
+from services.runtime import eventlog, gathering
 from services.runtime.eventlog import Head
 from services.runtime.gathering import CHANCES, TURNS
 from services.runtime.writer import Writer
@@ -190,6 +190,7 @@ def test_after_company_the_first_command_waits_for_others_and_soon_no_more(monke
         return Head(program_id, "CNY", 5, bytes(32), 0)
 
     monkeypatch.setattr(eventlog, "head", head)
+    monkeypatch.setattr(gathering, "COMPANY_S", 3600.0)
     batching = Batching()
 
     async def story() -> list[list[int]]:
@@ -209,6 +210,8 @@ def test_after_company_the_first_command_waits_for_others_and_soon_no_more(monke
         first, together, after = await told(range(3), 9), await told(range(3), 0), await told(range(3), 9)
         # Each is answered before the next one comes.
         await told(range(CHANCES), 3 * TURNS)
+        # One call of many is no company.
+        await writer.submit_all("p", [Ask(1), Ask(2), Ask(3)], "ann")
         return [first, together, after, await told(range(3), 9)]
 
     first, together, after, later = asyncio.run(story())
@@ -226,7 +229,7 @@ def test_whoever_waits_for_company_when_the_writer_stops_is_told_so(monkeypatch:
 
     async def story() -> None:
         writer = Writer(nowhere, [Batching()], lambda: 0, 500, 1)
-        await writer.submit_all("p", [Ask(1), Ask(2)], "ann")
+        await asyncio.gather(*(writer.submit("p", Ask(number), "ann") for number in (1, 2)))
         waiting = asyncio.create_task(writer.submit("p", Ask(3), "ann"))
         for _ in range(1 + turns):
             await asyncio.sleep(0)
