@@ -72,6 +72,13 @@ SERVICES = {"ledger": ledger_pb2, "referral": referral_pb2, "statistics": statis
 LARGEST_MESSAGE = 64 * 1024 * 1024
 # What each service takes in bulk.
 FACTS = {"ledger": ledger_transport.FACTS, "referral": referral_transport.FACTS}
+# How the views of each are folded from nothing, to verify and rebuild them.
+REGISTERED = (
+    Registered(ledger_codec.read_to_fold, ledger_projection.folding, ledger_projection.VIEWS),
+    Registered(referral_codec.read, referral_projection.folding, referral_projection.VIEWS),
+    Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
+    Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),
+)
 MIGRATIONS = (ledger_application.SQL, referral_application.SQL, statistics_projection.SQL, audit_projection.SQL)
 # A server that freezes, or is cut off, while it holds the head of a program keeps every other from appending to it for so long at most.
 # Deciding the largest batch takes less.
@@ -148,16 +155,10 @@ async def server(settings: Settings, dsn: str, listen: str, beside: bool = False
             checkpointer.appended(program_id)
 
     writer = Writer(connect, (ledger, Referral()), now_us, settings.batch_limit, settings.retry_for_s, appended)
-    registered = (
-        Registered(ledger_codec.read_to_fold, ledger_projection.folding, ledger_projection.VIEWS),
-        Registered(referral_codec.read, referral_projection.folding, referral_projection.VIEWS),
-        Registered(statistics_codec.read, statistics_projection.folding, statistics_projection.VIEWS, statistics_projection.NAME, True),
-        Registered(audit_projection.read, audit_projection.folding, audit_projection.VIEWS, audit_projection.NAME),
-    )
     options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.so_reuseport", 0)]
     grpc_server = grpc.aio.server(options=options)
     served = {name: told for key, facts in FACTS.items() if settings.service in (key, "all") for name, told in facts.items()}
-    ops = OpsTransport(connect, service_dsn(dsn), writer, registered, served, watchers, now_us, beside)
+    ops = OpsTransport(connect, service_dsn(dsn), writer, REGISTERED, served, watchers, now_us, beside)
     ops_pb2_grpc.add_OpsServiceServicer_to_server(ops, grpc_server)
     if settings.service in ("ledger", "all"):
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(

@@ -22,6 +22,7 @@ class Results:
     growth: Sequence[Growth] = ()
     steps: Sequence[Step] = ()
     pieces: Pieces = field(default_factory=Pieces)
+    replayed: Pieces = field(default_factory=Pieces)
 
     def of(self, key: str) -> list[Measured]:
         return self.runs.get(key, [])

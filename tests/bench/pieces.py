@@ -1,7 +1,8 @@
 """Where the microseconds of an order go: what the server does with a batch, piece by piece, in one process and on one connection, while
-nobody else is at work. All of it is rolled back."""
+nobody else is at work. All of it is rolled back. And those of an entry that is replayed, in the same way."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ import psycopg
 from fenrun.ledger.v1 import ledger_pb2
 
 from services.audit.projection import Tree
+from services.composition import REGISTERED
 from services.kernel.decider import Draft, Entry, Repeated
 from services.ledger import transport
 from services.ledger.application import Ledger
 from services.ledger.domain.books import Books
 from services.ledger.domain.commands import Command
+from services.ops.projections import Chain, first_of
 from services.referral.application import Referral
-from services.runtime import eventlog
+from services.runtime import eventlog, replaying
 from services.runtime.eventlog import Connection, Fold, Head
 from services.runtime.serving import validate
 from services.runtime.stored import Stored, entry_of
@@ -28,6 +31,8 @@ from tests.bench import shop
 from tests.bench.report import spread, table
 
 ORDERS = 500
+# Entries that are replayed before it is measured, and then measured, where a program has so many.
+REPLAYED_BEFORE, REPLAYED = 20_000, 20_000
 ACTOR = "bench"
 LOG = "append: the log"
 P = ParamSpec("P")
@@ -36,13 +41,15 @@ Result = TypeVar("Result")
 
 @dataclass
 class Pieces:
-    """{piece: microseconds an order, one of each round}. Of PostgreSQL it is what was waited for, the way there and back included."""
+    """{piece: microseconds for each of so many things, one of each round}. Of PostgreSQL it is what was waited for, the way there and back
+    included."""
 
+    things: int = ORDERS
     python_us: dict[str, list[float]] = field(default_factory=dict)
     postgres_us: dict[str, list[float]] = field(default_factory=dict)
 
     def took(self, piece: str, work: Callable[P, Result], *values: P.args, **named: P.kwargs) -> Result:
-        with _Timer() as timer:
+        with _Timer(self.things) as timer:
             found = work(*values, **named)
         self.python_us.setdefault(piece, []).append(timer.python_us)
         return found
@@ -53,20 +60,69 @@ class Pieces:
 
 
 class _Timer:
-    """Of a block: this process's time of a processor, and how much longer it took, in microseconds an order."""
+    """Of a block: this process's time of a processor, and how much longer it took, in microseconds for each of so many things."""
+
+    def __init__(self, things: int = ORDERS) -> None:
+        self._things = things
 
     def __enter__(self) -> "_Timer":
         self._wall_ns, self._processor_ns = time.perf_counter_ns(), time.process_time_ns()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.python_us = (time.process_time_ns() - self._processor_ns) / 1000 / ORDERS
-        self.waited_us = (time.perf_counter_ns() - self._wall_ns) / 1000 / ORDERS - self.python_us
+        self.python_us = (time.process_time_ns() - self._processor_ns) / 1000 / self._things
+        self.waited_us = (time.perf_counter_ns() - self._wall_ns) / 1000 / self._things - self.python_us
 
 
 def run(dsn: str, one: shop.Shop, rounds: int) -> Pieces:
     """Of a program that is open and at rest. A round before the first warms up, and meets everybody who buys."""
     return asyncio.run(_run(dsn, one, rounds))
+
+
+def replay(dsn: str, program: str, rounds: int) -> Pieces:
+    """Of the entries of a program that is at rest, folded by `ops.projections` as VerifyProjections does it: so many at a time, and by one
+    service after the other.
+
+    To make rows of what was folded and to compare them is done once for a whole program, and not in it.
+    """
+    with psycopg.connect(dsn) as connection:
+        head = replaying.head_position(connection, program)
+        before = min(REPLAYED_BEFORE, head // 2)
+        pieces = Pieces(min(REPLAYED, head - before))
+        # As in the process that a log of this size is verified in.
+        gc.disable()
+        try:
+            for _ in range(rounds):
+                _replayed(connection, program, before, pieces)
+        finally:
+            gc.enable()
+    return pieces
+
+
+def _replayed(connection: replaying.Sync, program: str, before: int, pieces: Pieces) -> None:
+    """One round: `before` entries first, which are not measured."""
+    chain = Chain()
+    services = {one.views[0].name.partition(".")[0]: (one, one.folding(first_of(connection, program, one, ()))) for one in REGISTERED}
+    for some in replaying.chunks(connection, program, before):
+        _each(chain.add, some)
+        for one, folding in services.values():
+            _each(folding.add, _each(one.read, some))
+    round_ = Pieces(pieces.things)
+    chunks = replaying.chunks(connection, program, before + pieces.things, after=before)
+    while True:
+        with _Timer(pieces.things) as timer:
+            some = next(chunks, [])
+        round_.waited("read from PostgreSQL", timer)
+        if not some:
+            break
+        round_.took("check number, time and hash", _each, chain.add, some)
+        for name, (one, folding) in services.items():
+            entries = round_.took(f"{name}: read", _each, one.read, some)
+            round_.took(f"{name}: fold", _each, folding.add, entries)
+    assert chain.position == before + pieces.things and not chain.faults, chain.faults
+    for found, of_round in ((pieces.python_us, round_.python_us), (pieces.postgres_us, round_.postgres_us)):
+        for piece, some_us in of_round.items():
+            found.setdefault(piece, []).append(sum(some_us))
 
 
 async def _run(dsn: str, one: shop.Shop, rounds: int) -> Pieces:
@@ -160,7 +216,7 @@ def _answered(outcomes: Sequence[Outcome]) -> bytes:
     return ledger_pb2.RecordOrdersResponse(results=results).SerializeToString()
 
 
-def told(pieces: Pieces) -> list[str]:
+def told(pieces: Pieces, thing: str = "order") -> list[str]:
     """The table; nothing where nothing was measured."""
     names = dict.fromkeys((*pieces.python_us, *pieces.postgres_us))
     # "append, in all" after its parts.
@@ -170,4 +226,4 @@ def told(pieces: Pieces) -> list[str]:
         return spread(of[name], 1) if name in of else ""
 
     rows = [(name, cell(pieces.python_us, name), cell(pieces.postgres_us, name)) for name in ordered]
-    return table(("µs an order", "Python", "PostgreSQL, waited for"), rows) if rows else []
+    return table((f"µs an {thing}", "Python", "PostgreSQL, waited for"), rows) if rows else []
