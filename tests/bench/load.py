@@ -1,21 +1,25 @@
 """The load clients of the API. `run` is called in a process that does nothing else. Every case is a closed loop: who calls waits for the
-answer."""
+answer. Requests are made before the clock starts and answers are checked after it stopped, so that what is measured is the server, and what
+gRPC costs its caller."""
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import grpc
-from fenrun.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from fenrun.ledger.v1 import ledger_pb2
 from grpc_health.v1 import health_pb2
 
 from tests.bench.machine import Meter, Usage
-from tests.bench.shop import CALL_TIMEOUT_S, FIRST_BUYER, MEMBERS, TREE, Orders, Shop, first_order, require_paid
+from tests.bench.shop import CALL_TIMEOUT_S, FIRST_BUYER, MEMBERS, TREE, Lost, Orders, Shop, first_order, require_paid
 
 # Messages a stream's caller has under way at once: the next is there when the server has answered one.
 SENT_AHEAD = 2
@@ -26,7 +30,7 @@ CHANNEL_OPTIONS = [("grpc.max_send_message_length", LARGEST_MESSAGE), ("grpc.max
 WRITERS_BATCH = 200
 
 
-Call = Literal["unary", "batch", "stream", "health", "balance", "order", "explain", "commit", "bare", "pgledger", "eventsourcing"]
+Kind = Literal["unary", "batch", "stream", "health", "balance", "order", "explain", "commit", "bare", "pgledger", "eventsourcing"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Case:
 
     key: str
     title: str
-    call: Call
+    call: Kind
     in_flight: int
     batch: int = 1
     shop: Shop = TREE
@@ -117,7 +121,7 @@ class Window:
     def closes(self) -> None:
         self._usage = self._meter.usage()
 
-    def measured(self, orders: Orders | None = None) -> Measured:
+    def measured(self) -> Measured:
         """What was counted. Call it when all callers have stopped."""
         assert self._usage is not None
         calls, seconds = [call for call in self._calls if self.begin <= call[1] < self.end], self.end - self.begin
@@ -125,9 +129,8 @@ class Window:
             # Slower than the window is long: then what was under way when it closed.
             calls = [call for call in self._calls if call[1] >= self.end]
             seconds = max(ended for _, ended, _ in calls) - self.begin
-        told, base = (orders.told, orders.base_minor) if orders else (Counter[str](), Counter[str]())
         latencies = [ended - began for began, ended, _ in calls]
-        return Measured(seconds, self._usage, sum(items for *_, items in calls), latencies, told, base)
+        return Measured(seconds, self._usage, sum(items for *_, items in calls), latencies)
 
 
 def run(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
@@ -136,144 +139,213 @@ def run(case: Case, where: Where, name: str, warm_s: float, measure_s: float) ->
 
 
 async def _calls(case: Case, where: Where, name: str, warm_s: float, measure_s: float) -> Measured:
-    orders = Orders(name, case.shop)
-    async with contextlib.AsyncExitStack() as closing:
-        channels = []
-        for address in (where.address, *(address for address, _ in where.beside)):
-            channels.append(await closing.enter_async_context(grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)))
-            await channels[-1].channel_ready()
-        window, beside = Window(where, warm_s, measure_s), Window(where, warm_s, measure_s)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(window.watch())
-            for number in range(case.in_flight):
-                group.create_task(CALLERS[case.call](channels[number % len(channels)], window, orders, case.batch))
-            for _ in range(case.writers):
-                group.create_task(_batch(channels[0], beside, orders, WRITERS_BATCH))
-    return window.measured(orders)
+    orders, method, batches = Orders(name, case.shop), METHODS[case.call], METHODS["batch"]
+    supply = Supply(method.maker(orders, case.batch), int((warm_s + measure_s) * method.at_most_a_second) // case.batch)
+    at_most = int((warm_s + measure_s) * batches.at_most_a_second) if case.writers else 0
+    beside = Supply(batches.maker(orders, WRITERS_BATCH), at_most // WRITERS_BATCH)
+    # What was made stays until the end: nothing that the collector has to look at again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        async with contextlib.AsyncExitStack() as closing:
+            channels = []
+            for address in (where.address, *(address for address, _ in where.beside)):
+                channels.append(await closing.enter_async_context(grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)))
+                await channels[-1].channel_ready()
+            window, writing = Window(where, warm_s, measure_s), Window(where, warm_s, measure_s)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(window.watch())
+                for number in range(case.in_flight):
+                    caller = _streaming if case.call == "stream" else _calling
+                    group.create_task(caller(channels[number % len(channels)], method.path, window, supply))
+                for _ in range(case.writers):
+                    group.create_task(_calling(channels[0], batches.path, writing, beside))
+    finally:
+        gc.unfreeze()
+    measured = window.measured()
+    supply.check(measured)
+    beside.check(measured)
+    return measured
 
 
-async def _repeat(window: Window, items: int, call: Callable[[], Awaitable[None]]) -> None:
+class Call(NamedTuple):
+    """A call that is ready to be sent: how many items it has, and what its answer must be. `answered` raises when it is not."""
+
+    request: bytes
+    items: int
+    answered: Callable[[bytes], None]
+    # Of orders: where they go and what they are worth.
+    program: str = ""
+    base_minor: int = 0
+
+
+class Supply:
+    """So many calls made ahead, and their answers. When they run out, more are made one by one."""
+
+    def __init__(self, made: Iterator[Call], ahead: int) -> None:
+        self._made = made
+        self._ahead = deque(itertools.islice(made, ahead))
+        self.answers: list[tuple[Call, bytes]] = []
+
+    def take(self) -> Call:
+        return self._ahead.popleft() if self._ahead else next(self._made)
+
+    def check(self, measured: Measured) -> None:
+        """Every answer; counts what was told. Raises Lost."""
+        for call, answer in self.answers:
+            call.answered(answer)
+            if call.program:
+                measured.told[call.program] += call.items
+                measured.base_minor[call.program] += call.base_minor
+
+
+async def _calling(channel: grpc.aio.Channel, path: str, window: Window, supply: Supply) -> None:
+    # Without serializers both are bytes.
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
     while not window.over:
+        call = supply.take()
         began = time.perf_counter()
-        await call()
-        window.note(began, items)
+        answer = await method(call.request, timeout=CALL_TIMEOUT_S)
+        window.note(began, call.items)
+        supply.answers.append((call, answer))
 
 
-def repeat_here(window: Window, items: int, call: Callable[[], object]) -> None:
-    """The same in a thread."""
-    while not window.over:
-        began = time.perf_counter()
-        call()
-        window.note(began, items)
-
-
-async def _unary(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
-    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
-
-    async def call() -> None:
-        program = orders.program()
-        [order] = orders.some(program, 1)
-        request = ledger_pb2.RecordOrderRequest(program_id=program, order=order)
-        require_paid(orders.shop, (await ledger.RecordOrder(request, timeout=CALL_TIMEOUT_S)).recorded)
-
-    await _repeat(window, 1, call)
-
-
-async def _batch(channel: grpc.aio.Channel, window: Window, orders: Orders, size: int) -> None:
-    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
-
-    async def call() -> None:
-        program = orders.program()
-        request = ledger_pb2.RecordOrdersRequest(program_id=program, orders=orders.some(program, size))
-        _require_all_paid(orders.shop, (await ledger.RecordOrders(request, timeout=CALL_TIMEOUT_S)).results, size)
-
-    await _repeat(window, size, call)
-
-
-async def _stream(channel: grpc.aio.Channel, window: Window, orders: Orders, size: int) -> None:
-    stream = ledger_pb2_grpc.LedgerServiceStub(channel).StreamOrders()
-    under_way: deque[float] = deque()
+async def _streaming(channel: grpc.aio.Channel, path: str, window: Window, supply: Supply) -> None:
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
+    stream, under_way = method(), deque[tuple[float, Call]]()
 
     async def answer() -> None:
         found = await asyncio.wait_for(stream.read(), CALL_TIMEOUT_S)
-        assert isinstance(found, ledger_pb2.StreamOrdersResponse), "the server ended the stream"
-        _require_all_paid(orders.shop, found.results, size)
-        window.note(under_way.popleft(), size)
+        assert isinstance(found, bytes), "the server ended the stream"
+        began, call = under_way.popleft()
+        window.note(began, call.items)
+        supply.answers.append((call, found))
 
     while not window.over:
         while len(under_way) < SENT_AHEAD:
-            under_way.append(time.perf_counter())
-            program = orders.program()
-            await stream.write(ledger_pb2.StreamOrdersRequest(program_id=program, orders=orders.some(program, size)))
+            under_way.append((time.perf_counter(), supply.take()))
+            await stream.write(under_way[-1][1].request)
         await answer()
     while under_way:
         await answer()
     await stream.done_writing()
 
 
-async def _health(channel: grpc.aio.Channel, window: Window, _: Orders, __: int) -> None:
-    check: grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-        response_deserializer=health_pb2.HealthCheckResponse.FromString,
-    )
-
-    async def call() -> None:
-        answer = await check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-    await _repeat(window, 1, call)
+def repeat_here(window: Window, items: int, call: Callable[[], object]) -> None:
+    """A call in a thread, again and again until the window is over."""
+    while not window.over:
+        began = time.perf_counter()
+        call()
+        window.note(began, items)
 
 
-async def _balance(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
-    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+# ---------------------------------------------------------------- what is told and asked
 
-    async def call() -> None:
+
+def _unary(orders: Orders, _: int) -> Iterator[Call]:
+    def answered(answer: bytes) -> None:
+        require_paid(orders.shop, ledger_pb2.RecordOrderResponse.FromString(answer).recorded)
+
+    while True:
+        program = orders.program()
+        [order] = orders.some(program, 1)
+        request = ledger_pb2.RecordOrderRequest(program_id=program, order=order)
+        yield Call(request.SerializeToString(), 1, answered, program, order.lines[0].base_minor)
+
+
+def _batches(orders: Orders, size: int) -> Iterator[Call]:
+    return _of_many(orders, size, ledger_pb2.RecordOrdersRequest, ledger_pb2.RecordOrdersResponse)
+
+
+def _messages(orders: Orders, size: int) -> Iterator[Call]:
+    return _of_many(orders, size, ledger_pb2.StreamOrdersRequest, ledger_pb2.StreamOrdersResponse)
+
+
+def _of_many(
+    orders: Orders,
+    size: int,
+    request: type[ledger_pb2.RecordOrdersRequest | ledger_pb2.StreamOrdersRequest],
+    response: type[ledger_pb2.RecordOrdersResponse | ledger_pb2.StreamOrdersResponse],
+) -> Iterator[Call]:
+    def answered(answer: bytes) -> None:
+        results = response.FromString(answer).results
+        if len(results) != size:
+            raise Lost(f"{size} orders were told, {len(results)} answered")
+        for result in results:
+            require_paid(orders.shop, result.recorded)
+
+    while True:
+        program = orders.program()
+        some = orders.some(program, size)
+        base = sum(order.lines[0].base_minor for order in some)
+        yield Call(request(program_id=program, orders=some).SerializeToString(), size, answered, program, base)
+
+
+def _nothing(_: Orders, __: int) -> Iterator[Call]:
+    def answered(answer: bytes) -> None:
+        status = health_pb2.HealthCheckResponse.FromString(answer).status
+        _require(status == health_pb2.HealthCheckResponse.SERVING, f"it serves ({status})")
+
+    while True:
+        yield Call(health_pb2.HealthCheckRequest().SerializeToString(), 1, answered)
+
+
+def _balance(orders: Orders, _: int) -> Iterator[Call]:
+    def answered(member: str, answer: bytes) -> None:
+        found = ledger_pb2.GetBalanceResponse.FromString(answer).balance
+        _require(found.member_id == member and found.pending_minor > 0, f"the balance of {member}: {found}")
+
+    while True:
         member = random.choice(orders.shop.firsts)
         request = ledger_pb2.GetBalanceRequest(program_id=orders.shop.program, member_id=member)
-        found = (await ledger.GetBalance(request, timeout=CALL_TIMEOUT_S)).balance
-        assert found.member_id == member and found.pending_minor > 0, f"not the balance of {member}: {found}"
-
-    await _repeat(window, 1, call)
+        yield Call(request.SerializeToString(), 1, partial(answered, member))
 
 
-async def _order(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
-    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+def _order(orders: Orders, _: int) -> Iterator[Call]:
+    def answered(order_id: str, answer: bytes) -> None:
+        found = ledger_pb2.GetOrderResponse.FromString(answer)
+        _require(found.order.order_id == order_id, f"the order {order_id}: {found}")
 
-    async def call() -> None:
-        order_id, _ = first_order(random.randrange(MEMBERS))
+    while True:
+        order_id = first_order(random.randrange(MEMBERS))[0]
         request = ledger_pb2.GetOrderRequest(program_id=orders.shop.program, order_id=order_id)
-        found = await ledger.GetOrder(request, timeout=CALL_TIMEOUT_S)
-        assert found.order.order_id == order_id, f"not the order {order_id}: {found}"
-
-    await _repeat(window, 1, call)
+        yield Call(request.SerializeToString(), 1, partial(answered, order_id))
 
 
-async def _explain(channel: grpc.aio.Channel, window: Window, orders: Orders, _: int) -> None:
-    ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+def _explain(orders: Orders, _: int) -> Iterator[Call]:
+    def answered(position: int, answer: bytes) -> None:
+        found = ledger_pb2.ExplainResponse.FromString(answer)
+        holds = found.entry.position == position and bool(found.shares) and bool(found.sentences)
+        _require(holds, f"an explanation of a posting of {position}: {found}")
 
-    async def call() -> None:
-        _, position = first_order(random.randrange(FIRST_BUYER, MEMBERS))
+    while True:
+        position = first_order(random.randrange(FIRST_BUYER, MEMBERS))[1]
         posting_id = f"{position}.{random.randint(1, orders.shop.payees)}"
         request = ledger_pb2.ExplainRequest(program_id=orders.shop.program, posting_id=posting_id)
-        found = await ledger.Explain(request, timeout=CALL_TIMEOUT_S)
-        assert found.entry.position == position and found.shares and found.sentences, f"no explanation of {posting_id}: {found}"
-
-    await _repeat(window, 1, call)
+        yield Call(request.SerializeToString(), 1, partial(answered, position))
 
 
-CALLERS: dict[Call, Callable[[grpc.aio.Channel, Window, Orders, int], Coroutine[None, None, None]]] = {
-    "unary": _unary,
-    "batch": _batch,
-    "stream": _stream,
-    "health": _health,
-    "balance": _balance,
-    "order": _order,
-    "explain": _explain,
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise Lost(f"not {what}"[:500])
+
+
+class Method(NamedTuple):
+    """What is called, what makes its calls, and how many items in a second are made ahead at most."""
+
+    path: str
+    maker: Callable[[Orders, int], Iterator[Call]]
+    at_most_a_second: int
+
+
+# More than this machine records in batches, or answers one by one.
+AT_MOST_A_SECOND, AT_MOST_ONE_BY_ONE = 20_000, 6000
+METHODS: dict[Kind, Method] = {
+    "unary": Method("/fenrun.ledger.v1.LedgerService/RecordOrder", _unary, AT_MOST_ONE_BY_ONE),
+    "batch": Method("/fenrun.ledger.v1.LedgerService/RecordOrders", _batches, AT_MOST_A_SECOND),
+    "stream": Method("/fenrun.ledger.v1.LedgerService/StreamOrders", _messages, AT_MOST_A_SECOND),
+    "health": Method("/grpc.health.v1.Health/Check", _nothing, AT_MOST_ONE_BY_ONE),
+    "balance": Method("/fenrun.ledger.v1.LedgerService/GetBalance", _balance, AT_MOST_ONE_BY_ONE),
+    "order": Method("/fenrun.ledger.v1.LedgerService/GetOrder", _order, AT_MOST_ONE_BY_ONE),
+    "explain": Method("/fenrun.ledger.v1.LedgerService/Explain", _explain, AT_MOST_ONE_BY_ONE),
 }
-
-
-def _require_all_paid(shop: Shop, results: Sequence[ledger_pb2.OrderResult], size: int) -> None:
-    assert len(results) == size, f"{size} orders were told, {len(results)} answered"
-    for result in results:
-        require_paid(shop, result.recorded)

@@ -21,7 +21,7 @@ from services.runtime.embedded import EmbeddedPostgres, last_log_lines
 from tests.bench import auditing, database, load, peers, retail, shop
 from tests.bench.auditing import Audited
 from tests.bench.cases import CASES, EVENTSOURCING
-from tests.bench.load import Call, Case, Measured, Where
+from tests.bench.load import Case, Kind, Measured, Where
 from tests.bench.machine import NOBODY, ROOT, Meter
 from tests.bench.report import Growth
 
@@ -46,7 +46,7 @@ select n.nspname || '.' || c.relname, pg_total_relation_size(c.oid), pg_indexes_
  where n.nspname = any(%s) and c.relkind in ('r', 'm')
 """
 BEHIND = "select count(*) from fenrun.followed join fenrun.programs using (program_id) where position < head_position"
-RUNS: dict[Call, Callable[[Case, Where, str, float, float], Measured]] = {
+RUNS: dict[Kind, Callable[[Case, Where, str, float, float], Measured]] = {
     "commit": database.commits,
     "bare": database.bare,
     "pgledger": peers.pgledger,
