@@ -55,8 +55,8 @@ def section(found: Results, files: retail.Retail | None) -> list[str]:
         sizes = [run.items for run in found.runs[REPLAY]]
         others.append(Row(f"replay of the program above, {min(sizes):,} to {max(sizes):,} entries", "entries", found.runs[REPLAY]))
     lines += titled("Start, import and replay", report.rates(others))
-    lines += titled("Where the microseconds of an order go, in a batch of 500", pieces.told(found.pieces))
-    lines += titled("Where the microseconds of a replayed entry go, a one-line order", pieces.told(found.replayed, "entry"))
+    for what, taken in found.pieces.items():
+        lines += titled(f"Where the microseconds of {what} go", pieces.told(taken))
     lines += titled("The import, audited", report.audits(found.audits) if found.audits else [])
     told = [one for one in found.growth if one.orders]
     lines += titled("Bytes on disk for a one-line order with three payees", report.growth(told) if told else [])
@@ -121,16 +121,21 @@ def main() -> None:
                 bench.round(number, keys)
             if told.peers:
                 bench.replay(shop.TREE.program)
-            taken, replayed = pieces.Pieces(), pieces.Pieces()
+            taken = dict[str, pieces.Pieces]()
             if not told.peers and not told.only:
                 bench.settle()
-                taken = pieces.run(bench.where.dsn, shop.TREE, rounds)
-                replayed = pieces.replay(bench.where.dsn, shop.TREE.program, rounds)
+                dsn = bench.where.dsn
+                taken = {
+                    "an order, in a batch of 500,": pieces.run(dsn, shop.TREE, rounds),
+                    "an order, 64 at once, all of one program,": pieces.run(dsn, shop.TREE, rounds, pieces.CALLERS),
+                    "an order, 64 at once, each of another program,": pieces.run(dsn, shop.SMALL, rounds, pieces.CALLERS, pieces.CALLERS),
+                    "a replayed entry, a one-line order,": pieces.replay(dsn, shop.TREE.program, rounds),
+                }
             how = [f"rounds: {rounds}, a run: {times_s[1]:g} s after {times_s[0]:g} s of warm-up"]
             header = begins(bench, "{}", scratch, commit)
         steps = grow.run(told.grow, rounds, client, scratch, times_s) if told.grow else []
     how += [f"minutes in all: {(time.monotonic() - began) / 60:.0f}", *["a smoke test"] * told.quick]
-    found = Results(bench.runs, bench.audits, bench.growth, steps, taken, replayed)
+    found = Results(bench.runs, bench.audits, bench.growth, steps, taken)
     lines = [header[0].format(", ".join(how)), *header[1:], *(peers_section(found) if told.peers else section(found, bench.retail))]
     print("", *lines, "", sep="\n")
     output = told.output or (None if told.quick or told.only else DOCUMENT)

@@ -1,7 +1,7 @@
 """What Fenrun is to reach, what it reached, and whether that holds: every figure is made of the runs, and a ratio within each round."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.bench import cases
@@ -21,8 +21,8 @@ class Results:
     audits: Sequence[Sequence[Audited]] = ()
     growth: Sequence[Growth] = ()
     steps: Sequence[Step] = ()
-    pieces: Pieces = field(default_factory=Pieces)
-    replayed: Pieces = field(default_factory=Pieces)
+    # By what they are the pieces of.
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
 
     def of(self, key: str) -> list[Measured]:
         return self.runs.get(key, [])

@@ -6,8 +6,9 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import psycopg
 from fenrun.ledger.v1 import ledger_pb2
@@ -22,7 +23,7 @@ from services.ledger.domain.commands import Command
 from services.ops.projections import Chain, first_of
 from services.referral.application import Referral
 from services.runtime import eventlog, replaying
-from services.runtime.eventlog import Connection, Fold, Head
+from services.runtime.eventlog import Append, Connection, Fold, Head
 from services.runtime.serving import validate
 from services.runtime.stored import Stored, entry_of
 from services.runtime.writer import Outcome
@@ -31,6 +32,8 @@ from tests.bench import shop
 from tests.bench.report import spread, table
 
 ORDERS = 500
+# What waits together of so many callers with one order each.
+CALLERS = 64
 # Entries that are replayed before it is measured, and then measured, where a program has so many.
 REPLAYED_BEFORE, REPLAYED = 20_000, 20_000
 ACTOR = "bench"
@@ -45,6 +48,7 @@ class Pieces:
     included."""
 
     things: int = ORDERS
+    thing: str = "order"
     python_us: dict[str, list[float]] = field(default_factory=dict)
     postgres_us: dict[str, list[float]] = field(default_factory=dict)
 
@@ -74,9 +78,11 @@ class _Timer:
         self.waited_us = (time.perf_counter_ns() - self._wall_ns) / 1000 / self._things - self.python_us
 
 
-def run(dsn: str, one: shop.Shop, rounds: int) -> Pieces:
-    """Of a program that is open and at rest. A round before the first warms up, and meets everybody who buys."""
-    return asyncio.run(_run(dsn, one, rounds))
+def run(dsn: str, one: shop.Shop, rounds: int, orders: int = ORDERS, programs: int = 1) -> Pieces:
+    """Of so many orders at once, to so many programs of a shop, as many to each; they are open and at rest. A round before the first warms
+    up, and meets everybody who buys."""
+    assert orders % programs == 0, f"{orders} orders cannot be told to {programs} programs alike"
+    return asyncio.run(_run(dsn, one, rounds, orders, one.programs[:programs]))
 
 
 def replay(dsn: str, program: str, rounds: int) -> Pieces:
@@ -88,7 +94,7 @@ def replay(dsn: str, program: str, rounds: int) -> Pieces:
     with psycopg.connect(dsn) as connection:
         head = replaying.head_position(connection, program)
         before = min(REPLAYED_BEFORE, head // 2)
-        pieces = Pieces(min(REPLAYED, head - before))
+        pieces = Pieces(min(REPLAYED, head - before), "entry")
         # As in the process that a log of this size is verified in.
         gc.disable()
         try:
@@ -125,56 +131,90 @@ def _replayed(connection: replaying.Sync, program: str, before: int, pieces: Pie
             found.setdefault(piece, []).append(sum(some_us))
 
 
-async def _run(dsn: str, one: shop.Shop, rounds: int) -> Pieces:
+class _Part(NamedTuple):
+    """What is told to a program at once, and what is remembered of it."""
+
+    head: Head
+    raw: bytes
+    books: Books
+
+
+async def _run(dsn: str, one: shop.Shop, rounds: int, orders: int, programs: Sequence[str]) -> Pieces:
     ledger, referral = Ledger(), Referral()
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        head = await eventlog.head(connection, one.program)
-        pieces, everybody = Pieces(), shop.Orders("pieces", one)
-        commands = [transport.record_order(everybody.of(one.program, buyer)) for buyer in one.buyers]
-        # Remembered from batch to batch, as the writer does it.
-        books = await ledger.load(connection, head, commands, set(), None)
-        ledger.keep(books)
+        pieces, heads, kept = Pieces(orders), {name: await eventlog.head(connection, name) for name in programs}, dict[str, Books]()
+        for name, head in heads.items():
+            everybody = shop.Orders("pieces", one)
+            commands = [transport.record_order(everybody.of(name, buyer)) for buyer in one.buyers]
+            # Remembered from batch to batch, as the writer does it.
+            kept[name] = await ledger.load(connection, head, commands, set(), None)
+            ledger.keep(kept[name])
         for number in range(rounds + 1):
             if number == 1:
-                pieces = Pieces()
-            orders = shop.Orders(f"pieces-{number}", one).some(one.program, ORDERS)
-            raw = ledger_pb2.RecordOrdersRequest(program_id=one.program, orders=orders).SerializeToString()
-            books = await _batch(connection, ledger, referral, pieces, head, raw, books)
-            ledger.keep(books)
+                pieces = Pieces(orders)
+            new, parts = shop.Orders(f"pieces-{number}", one), []
+            for name, head in heads.items():
+                request = ledger_pb2.RecordOrdersRequest(program_id=name, orders=new.some(name, orders // len(programs)))
+                parts.append(_Part(head, request.SerializeToString(), kept[name]))
+            kept = dict(zip(heads, await _batch(connection, ledger, referral, pieces, parts), strict=True))
+            for books in kept.values():
+                ledger.keep(books)
     return pieces
 
 
-async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pieces: Pieces, head: Head, raw: bytes, kept: Books) -> Books:
-    request = pieces.took("take the message apart", ledger_pb2.RecordOrdersRequest.FromString, raw)
-    pieces.took("check it by the contract's rules", _each, validate, request.orders)
-    commands = pieces.took("... and read it", _each, transport.record_order, request.orders)
-    with _Timer() as timer:
-        books = await ledger.load(connection, head, commands, set(), kept)
+async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pieces: Pieces, parts: Sequence[_Part]) -> list[Books]:
+    heads = [part.head for part in parts]
+    requests = pieces.took("take the message apart", _each, ledger_pb2.RecordOrdersRequest.FromString, [part.raw for part in parts])
+    pieces.took("check it by the contract's rules", _each, validate, [order for request in requests for order in request.orders])
+    told = pieces.took("... and read it", _each, lambda request: _each(transport.record_order, request.orders), requests)
+    with _Timer(pieces.things) as timer:
+        # One after the other: what is remembered of each needs no look-up.
+        books = [await ledger.load(connection, part.head, commands, set(), part.books) for part, commands in zip(parts, told, strict=True)]
     pieces.waited("load what is not remembered", timer)
-    drafts = pieces.took("decide", _decided, ledger, books, commands)
-    written = pieces.took("encode", _each, ledger.write, drafts)
-    stored = pieces.took("number, date and hash", _chained, head, drafts, written)
-    entries = [entry_of(one, draft.fact, draft.decision) for one, draft in zip(stored, drafts, strict=True)]
-    folds = pieces.took("take into state and views", _taken_in, ledger, referral, books, stored, entries)
+    drafts = pieces.took("decide", _for_each, partial(_decided, ledger), books, told)
+    written = pieces.took("encode", _each, lambda some: _each(ledger.write, some), drafts)
+    stored = pieces.took("number, date and hash", _for_each, _chained, heads, drafts, written)
+    entries = [
+        [entry_of(one, draft.fact, draft.decision) for one, draft in zip(some, drafted, strict=True)]
+        for some, drafted in zip(stored, drafts, strict=True)
+    ]
+    folds = pieces.took("take into state and views", _for_each, partial(_taken_in, ledger, referral), books, stored, entries)
     # The log without views, and what each view adds to it.
-    alone: dict[str, list[Fold]] = {LOG: [], **{f"append: {fold.function.partition('fold_')[2]}": [fold] for fold in folds}}
+    functions = [fold.function for fold in folds[0]]
+    alone = {LOG: slice(0), **{f"append: {name.partition('fold_')[2]}": slice(n, n + 1) for n, name in enumerate(functions)}}
+    appends = [Append(*one) for one in zip(heads, stored, folds, strict=True)]
     for piece, some in alone.items():
         async with connection.transaction(force_rollback=True):
-            with _Timer() as timer:
-                await eventlog.append(connection, head, stored, some)
+            with _Timer(pieces.things) as timer:
+                await _append(connection, [one._replace(folds=one.folds[some]) for one in appends])
         log_us = pieces.postgres_us[LOG][-1] if piece != LOG else 0.0
         pieces.postgres_us.setdefault(piece, []).append(timer.waited_us - log_us)
     async with connection.transaction(force_rollback=True):
-        with _Timer() as timer:
-            await eventlog.append(connection, head, stored, folds)
+        with _Timer(pieces.things) as timer:
+            await _append(connection, appends)
         pieces.waited("append, in all", timer)
         for piece, projection in (("follow: statistics", Statistics()), ("follow: tree", Tree())):
-            with _Timer() as timer:
-                await projection.fold(connection, {head.program_id: stored})
+            with _Timer(pieces.things) as timer:
+                await projection.fold(connection, {head.program_id: some for head, some in zip(heads, stored, strict=True)})
             pieces.waited(piece, timer)
-    outcomes = [Outcome(head.program_id, (entry,), False, entry.position) for entry in entries]
+    outcomes = [
+        Outcome(one.program_id, (entry,), False, entry.position) for one, some in zip(heads, entries, strict=True) for entry in some
+    ]
     pieces.took("answer", _answered, outcomes)
     return books
+
+
+async def _append(connection: Connection, appends: Sequence[Append]) -> None:
+    """As the writer does it: of one program by itself, of several together."""
+    if len(appends) == 1:
+        await eventlog.append(connection, *appends[0])
+    else:
+        appended = await eventlog.append_together(connection, appends)
+        assert len(appended) == len(appends), f"{len(appends)} programs at rest, appended to {len(appended)}"
+
+
+def _for_each(work: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
+    return [work(*values) for values in zip(*columns, strict=True)]
 
 
 def _each(work: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
@@ -216,7 +256,7 @@ def _answered(outcomes: Sequence[Outcome]) -> bytes:
     return ledger_pb2.RecordOrdersResponse(results=results).SerializeToString()
 
 
-def told(pieces: Pieces, thing: str = "order") -> list[str]:
+def told(pieces: Pieces) -> list[str]:
     """The table; nothing where nothing was measured."""
     names = dict.fromkeys((*pieces.python_us, *pieces.postgres_us))
     # "append, in all" after its parts.
@@ -226,4 +266,4 @@ def told(pieces: Pieces, thing: str = "order") -> list[str]:
         return spread(of[name], 1) if name in of else ""
 
     rows = [(name, cell(pieces.python_us, name), cell(pieces.postgres_us, name)) for name in ordered]
-    return table((f"µs an {thing}", "Python", "PostgreSQL, waited for"), rows) if rows else []
+    return table((f"µs an {pieces.thing}", "Python", "PostgreSQL, waited for"), rows) if rows else []
