@@ -4,7 +4,7 @@ nobody else is at work. All of it is rolled back. And those of an entry that is 
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -24,6 +24,7 @@ from services.ops.projections import Chain, first_of
 from services.referral.application import Referral
 from services.runtime import eventlog, replaying
 from services.runtime.eventlog import Append, Connection, Fold, Head
+from services.runtime.following import Followed
 from services.runtime.serving import validate
 from services.runtime.stored import Stored, entry_of
 from services.runtime.writer import Outcome
@@ -141,6 +142,7 @@ class _Part(NamedTuple):
 
 async def _run(dsn: str, one: shop.Shop, rounds: int, orders: int, programs: Sequence[str]) -> Pieces:
     ledger, referral = Ledger(), Referral()
+    followed: dict[str, Followed] = {"follow: statistics": Statistics(), "follow: tree": Tree()}
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         pieces, heads, kept = Pieces(orders), {name: await eventlog.head(connection, name) for name in programs}, dict[str, Books]()
         for name, head in heads.items():
@@ -156,13 +158,15 @@ async def _run(dsn: str, one: shop.Shop, rounds: int, orders: int, programs: Seq
             for name, head in heads.items():
                 request = ledger_pb2.RecordOrdersRequest(program_id=name, orders=new.some(name, orders // len(programs)))
                 parts.append(_Part(head, request.SerializeToString(), kept[name]))
-            kept = dict(zip(heads, await _batch(connection, ledger, referral, pieces, parts), strict=True))
+            kept = dict(zip(heads, await _batch(connection, ledger, referral, followed, pieces, parts), strict=True))
             for books in kept.values():
                 ledger.keep(books)
     return pieces
 
 
-async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pieces: Pieces, parts: Sequence[_Part]) -> list[Books]:
+async def _batch(
+    connection: Connection, ledger: Ledger, referral: Referral, followed: Mapping[str, Followed], pieces: Pieces, parts: Sequence[_Part]
+) -> list[Books]:
     heads = [part.head for part in parts]
     requests = pieces.took("take the message apart", _each, ledger_pb2.RecordOrdersRequest.FromString, [part.raw for part in parts])
     pieces.took("check it by the contract's rules", _each, validate, [order for request in requests for order in request.orders])
@@ -193,7 +197,7 @@ async def _batch(connection: Connection, ledger: Ledger, referral: Referral, pie
         with _Timer(pieces.things) as timer:
             await _append(connection, appends)
         pieces.waited("append, in all", timer)
-        for piece, projection in (("follow: statistics", Statistics()), ("follow: tree", Tree())):
+        for piece, projection in followed.items():
             with _Timer(pieces.things) as timer:
                 await projection.fold(connection, {head.program_id: some for head, some in zip(heads, stored, strict=True)})
             pieces.waited(piece, timer)
