@@ -49,7 +49,7 @@ class Pieces:
     """{piece: microseconds for each of so many things, one of each round}. Of PostgreSQL it is what was waited for, the way there and back
     included."""
 
-    things: int = ORDERS
+    things: int
     thing: str = "order"
     python_us: dict[str, list[float]] = field(default_factory=dict)
     postgres_us: dict[str, list[float]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Pieces:
 class _Timer:
     """Of a block: this process's time of a processor, and how much longer it took, in microseconds for each of so many things."""
 
-    def __init__(self, things: int = ORDERS) -> None:
+    def __init__(self, things: int) -> None:
         self._things = things
 
     def __enter__(self) -> "_Timer":

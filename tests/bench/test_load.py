@@ -21,7 +21,7 @@ def paid(count: int, payees: int = SMALL.payees) -> ledger_pb2.RecordOrdersRespo
     return ledger_pb2.RecordOrdersResponse(results=[ledger_pb2.OrderResult(recorded=recorded) for _ in range(count)])
 
 
-def test_calls_made_ahead_and_after_are_new_and_only_those_that_were_sent_count() -> None:
+def test_calls_made_ahead_and_after_are_new_and_only_those_that_were_answered_count() -> None:
     supply = Supply(METHODS["batch"].maker(shop.Orders("run", SMALL), 5), 2)
     sent = [supply.take() for _ in range(3)]
     requests = [ledger_pb2.RecordOrdersRequest.FromString(call.request) for call in sent]
@@ -46,6 +46,8 @@ def test_a_wrong_answer_is_lost(answer: ledger_pb2.RecordOrdersResponse) -> None
 @pytest.mark.parametrize(
     ("kind", "answer"),
     [
+        ("unary", ledger_pb2.RecordOrderResponse()),
+        ("stream", ledger_pb2.StreamOrdersResponse()),
         ("balance", ledger_pb2.GetBalanceResponse()),
         ("order", ledger_pb2.GetOrderResponse()),
         ("explain", ledger_pb2.ExplainResponse()),
